@@ -1,0 +1,36 @@
+# Sets up everything in .venv and runs it; needs Python 3.11 and make, nothing else.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CONFIG ?= configs/enhanced.yaml
+
+.PHONY: setup sweep test lint bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $(STAMP)
+
+sweep: setup
+	$(BIN)/python -m sentio_rllib.sweep $(CONFIG)
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Each program prints a table, writes experiments/benchmarks/results/, and fails where a floor is missed.
+bench: setup
+	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/throughput.py --check
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/learning.py --check
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,444 @@
+"""Synthetic minute bars with the stylised facts of QQQ, and a planted edge of known strength in them, or none.
+
+The path is built from the log returns from each bar's open to the next bar's open. Such a return has a body
+(open to close) and a gap (close to the next open, large where the market was closed in between), and its
+volatility is the product of
+
+- the regime: bull is calm, bear is volatile, and switches show at once;
+- a slow autoregression of the log volatility, driven by the shocks themselves with a negative sign (the
+  leverage effect inside a regime);
+- a U over the session, high at the open, low at noon, higher again into the close.
+
+Shocks are Student-t, drawn as normals of a random scale. The facts are those of Cont, "Empirical properties
+of asset returns: stylized facts and statistical issues", Quantitative Finance 1 (2001), seen likewise in minute
+bars of QQQ and TQQQ of 2025. Tails, clusters and overnight gaps (QQQ: 14 minutes' moves) are milder here, so
+that who reads the volatility of the last 30 and 390 bars and the minute can tell the regimes apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sentio_rllib.errors import ConfigError
+from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.sessions import MINUTE_NS, Sessions, _schedule_around, assign_sessions
+
+BULL, BEAR = 1, 0
+BUY, SELL = 1, 2
+
+BULL_VOLATILITY = 4e-4
+BEAR_VOLATILITY = 1e-3
+"""Root mean square of the bodies of a regime, over whole sessions."""
+GAP_SIGMAS = 5.0
+"""Standard deviation of a gap over closed hours, in mean one-minute moves of its regime."""
+QUOTE_SIGMAS = 0.07
+"""Standard deviation of the gap between two minutes of a session, likewise of the bar's own moves."""
+SHOCK_FREEDOM = 6.0
+"""Degrees of freedom of the Student-t shocks: kurtosis 6, before volatility moves."""
+
+CLUSTER_DEVIATION = 0.1
+"""Standard deviation of the slow part of the log volatility."""
+CLUSTER_BARS = 195
+"""Bars in which a disturbance of the log volatility decays to 1/e."""
+LEVERAGE = -0.4
+"""Correlation of a bar's shock with the innovation of the log volatility that it leaves behind."""
+
+DURATION_SHAPE = 4.0
+"""Shape of the gamma-distributed regime durations: coefficient of variation 1/2."""
+DAYS_PER_SESSION = 365 / 252
+MAX_EDGE = 1e-3
+"""A larger edge than this per bar is no market and no test of anything."""
+
+
+@dataclass(frozen=True)
+class SyntheticMarket:
+    """Synthetic bars and what an oracle knows about them.
+
+    **The regime is the future**: ``regime[t]`` acts between the open of bar t and the open of bar t+1 and may
+    never become a feature.
+
+    Attributes
+    ----------
+    bars
+        T bars.
+    regime
+        int8[T], 1 bull, 0 bear: what drives the return from bar t's open to bar t+1's open (for the last bar,
+        to its close).
+    seed, edge
+        What the market was made with; edge in log return per bar.
+    """
+
+    bars: Bars
+    regime: NDArray[np.int8]
+    seed: int
+    edge: float
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Log returns without drift, float64[T] each: bodies, gaps after them, and their compensators."""
+
+    body: NDArray[np.float64]
+    gap: NDArray[np.float64]
+    body_compensator: NDArray[np.float64]
+    gap_compensator: NDArray[np.float64]
+    volatility: NDArray[np.float64]
+
+
+def session_grid(n_bars: int, *, calendar: str = "XNYS", start: str = "2020-01-02") -> NDArray[np.int64]:
+    """Return the first `n_bars` regular minutes of a calendar, half days and lunch breaks as they are.
+
+    Parameters
+    ----------
+    n_bars
+        Number of bars, >= 1.
+    calendar
+        Exchange calendar.
+    start
+        First date, ISO 8601; the first bar opens the first session on or after it.
+
+    Returns
+    -------
+    NDArray
+        int64[n_bars], starts of the bars in ns UTC.
+
+    Raises
+    ------
+    ConfigError
+        `n_bars` is no positive whole number.
+    BarsError
+        Unknown calendar, or bars beyond the years that it knows.
+    """
+    if not _is_whole(n_bars) or n_bars < 1:
+        raise ConfigError(f"n_bars: {n_bars!r}, allowed whole numbers >= 1; pass the bars to make")
+    first_ns = int(np.datetime64(start, "ns").astype(np.int64))
+    days = 30 + math.ceil(n_bars / 390 * DAYS_PER_SESSION)
+    while True:
+        schedule = _schedule_around(calendar, first_ns, first_ns + days * 1440 * MINUTE_NS)
+        wanted = schedule.opens >= first_ns
+        counts = schedule.trading_minutes()[wanted]
+        if counts.sum() >= n_bars:
+            break
+        days *= 2
+    offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    stamps = np.repeat(schedule.opens[wanted], counts) + offset * MINUTE_NS
+    break_start = np.repeat(schedule.break_starts[wanted], counts)
+    break_length = np.repeat((schedule.break_ends - schedule.break_starts)[wanted], counts)
+    stamps = np.where(stamps >= break_start, stamps + break_length, stamps)
+    return np.ascontiguousarray(stamps[:n_bars], dtype=np.int64)
+
+
+def synthetic_market(
+    n_bars: int = 440_000,
+    *,
+    seed: int = 0,
+    edge: float = 2e-5,
+    regime_bars: int = 780,
+    boundaries: Sequence[int] = (),
+    start_price: float = 300.0,
+    symbol: str = "SYN",
+    calendar: str = "XNYS",
+    start: str = "2020-01-02",
+) -> SyntheticMarket:
+    """Make synthetic minute bars with a planted edge, or without any.
+
+    Between two consecutive `boundaries` (and the ends of the tape) lies a *section*. In each one,
+    bull and bear alternate and fill half the bars (of an odd number, one has one more).
+
+    With an edge, the noise of each regime of each section has mean 0, gaps included: the mean log return from
+    open to open is +edge in bull and -edge in bear (up to edge / bars of the section where their number is
+    odd), and the sum over every section is 0 up to floating point (1e-9). There is no gap before a boundary
+    (``open[b] == close[b - 1]``), so the same holds from close to close: always-long earns nothing before
+    costs. A position held over a part of a section does earn or lose.
+
+    With ``edge=0`` the simple returns of bodies and gaps are a martingale (each has the mean 0 given all
+    before), nothing is re-centred, and the regimes remain as regimes of volatility.
+
+    Parameters
+    ----------
+    n_bars
+        Number of bars, >= 2; 440,000 are 4.5 years.
+    seed
+        Of all random numbers, >= 0. The same arguments give the same bars.
+    edge
+        Drift of a bar in log return, 0 <= edge <= 1e-3.
+    regime_bars
+        Mean duration of a regime in bars, >= 1. A section shorter than two of them is split in two.
+    boundaries
+        Bar indices, 0 .. n_bars, at which sections meet: the edges of **all** training segments and blocks.
+        Without them a fold may be one-sided, and always-long then looks like skill.
+    start_price
+        First open.
+    symbol, calendar, start
+        Name, exchange calendar and first date of the market, see :func:`session_grid`.
+
+    Returns
+    -------
+    SyntheticMarket
+        Bars with high >= open, close >= low > 0 and whole volumes >= 1, with the regime of each.
+
+    Raises
+    ------
+    ConfigError
+        One line for every argument out of its range.
+    BarsError
+        Unknown calendar, or bars beyond the years that it knows.
+    """
+    _check_arguments(
+        n_bars=n_bars,
+        seed=seed,
+        edge=edge,
+        regime_bars=regime_bars,
+        boundaries=boundaries,
+        start_price=start_price,
+    )
+    timestamp = session_grid(n_bars, calendar=calendar, start=start)
+    sessions, _ = assign_sessions(timestamp, calendar)
+    edges = np.unique(np.concatenate(([0, n_bars], np.asarray(boundaries, dtype=np.int64)))).astype(np.int64)
+    regime_rng, noise_rng, shape_rng = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(int(seed)).spawn(3)
+    )
+    regime = _draw_regimes(edges, regime_bars, regime_rng)
+    noise = _draw_noise(timestamp, sessions, regime, noise_rng)
+    if edge > 0:
+        noise.gap[edges[1:] - 1] = 0.0
+        body, gap = _plant(noise, regime, edges, edge), noise.gap
+    else:
+        body, gap = noise.body - noise.body_compensator, noise.gap - noise.gap_compensator
+    prices = _draw_prices(start_price, noise, body, gap, shape_rng)
+    volume = _draw_volume(sessions, noise.volatility, body, shape_rng)
+    bars = Bars(symbol=symbol, timestamp=timestamp, sessions=sessions, volume=volume, **prices)
+    return SyntheticMarket(bars=bars, regime=regime, seed=int(seed), edge=float(edge))
+
+
+def oracle_actions(regime: NDArray[np.int8], bars: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the actions of the oracle: ``max_position`` in bull, flat in bear.
+
+    A decision at the close of bar t fills at the open of bar t+1, so it goes by ``regime[t + 1]``, which acts
+    from that open on. **This is the future**; the oracle is a measure, not a strategy.
+
+    Parameters
+    ----------
+    regime
+        int8[T], 1 bull, 0 bear.
+    bars
+        int64[...], the decision bars t, 0 <= t <= T - 2.
+
+    Returns
+    -------
+    NDArray
+        int64[...], 1 (Buy) in bull, 2 (Sell) in bear.
+
+    Raises
+    ------
+    IndexError
+        A bar after which no order can fill.
+    """
+    bars = np.asarray(bars)
+    if bars.dtype.kind not in "iu":
+        raise TypeError(f"bars must be an array of integers, not {bars.dtype}")
+    if bars.size and not 0 <= bars.min() <= bars.max() <= len(regime) - 2:
+        raise IndexError(f"decision bars {bars.min()} .. {bars.max()}, allowed 0 .. {len(regime) - 2}")
+    return np.where(regime[bars + 1] == BULL, BUY, SELL).astype(np.int64)
+
+
+def skill(agent: float, oracle: float, hold: float, exposure: float) -> float:
+    """Return the share of the oracle's timing that an agent reached, (agent - e hold) / (oracle - e hold).
+
+    Parameters
+    ----------
+    agent, oracle, hold
+        Net mean returns per bar, out of sample: of the agent, of the oracle with the same fills, fees,
+        interval and phase, and of always long.
+    exposure
+        The agent's mean position fraction e, 0 .. 1: what it would earn of `hold` without any timing.
+
+    Returns
+    -------
+    float
+        1 for the oracle, 0 for an agent without timing, below 0 for one whose costs exceed its gains.
+
+    Raises
+    ------
+    ConfigError
+        A value that is not finite, an exposure out of range, or an oracle that earns no more than the
+        exposure alone does.
+    """
+    values = {"agent": agent, "oracle": oracle, "hold": hold, "exposure": exposure}
+    mistakes = [
+        f"{name}: {value!r}, allowed finite numbers"
+        for name, value in values.items()
+        if not math.isfinite(value)
+    ]
+    if not mistakes and not 0 <= exposure <= 1:
+        mistakes.append(f"exposure: {exposure!r}, allowed 0 .. 1 (mean share of equity in the market)")
+    if mistakes:
+        raise ConfigError(*mistakes)
+    attainable = oracle - exposure * hold
+    if attainable <= 0:
+        raise ConfigError(
+            f"oracle: {oracle:.3g} a bar, allowed more than the {exposure * hold:.3g} of the exposure alone; "
+            "there is no skill to measure: plant a larger edge or longer regimes, or lower the fees"
+        )
+    return (agent - exposure * hold) / attainable
+
+
+def _check_arguments(
+    *, n_bars: int, seed: int, edge: float, regime_bars: int, boundaries: Sequence[int], start_price: float
+) -> None:
+    mistakes = [
+        f"{name}: {value!r}, allowed whole numbers >= {least}"
+        for name, value, least in (("n_bars", n_bars, 2), ("seed", seed, 0), ("regime_bars", regime_bars, 1))
+        if not _is_whole(value) or value < least
+    ]
+    if not 0 <= edge <= MAX_EDGE:
+        mistakes.append(f"edge: {edge!r}, allowed 0 .. {MAX_EDGE:g} log return per bar; 0 plants nothing")
+    if not (math.isfinite(start_price) and start_price > 0):
+        mistakes.append(f"start_price: {start_price!r}, allowed finite prices > 0")
+    if not mistakes:
+        wrong = [bar for bar in boundaries if not _is_whole(bar) or not 0 <= bar <= n_bars]
+        if wrong:
+            mistakes.append(f"boundaries: {wrong[0]!r}, allowed bar indices 0 .. {n_bars}")
+    if mistakes:
+        raise ConfigError(*mistakes)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _draw_regimes(edges: NDArray[np.int64], regime_bars: int, rng: np.random.Generator) -> NDArray[np.int8]:
+    """int8[T]: regimes of gamma-distributed durations, scaled so that both fill half of every section."""
+    parts = [_section_regimes(int(length), regime_bars, rng) for length in np.diff(edges)]
+    return np.concatenate(parts)
+
+
+def _section_regimes(length: int, regime_bars: int, rng: np.random.Generator) -> NDArray[np.int8]:
+    pairs = max(1, round(length / (2 * regime_bars)))
+    first = int(rng.integers(2))
+    halves = ((length + 1) // 2, length // 2)
+    durations = np.empty(2 * pairs, dtype=np.int64)
+    for sign, half in enumerate(halves):
+        ends = np.cumsum(rng.gamma(DURATION_SHAPE, size=pairs))
+        durations[sign::2] = np.diff(np.rint(ends / ends[-1] * half).astype(np.int64), prepend=0)
+    signs = (first + np.arange(2 * pairs)) % 2
+    return np.repeat(signs.astype(np.int8), durations)
+
+
+def _draw_noise(
+    timestamp: NDArray[np.int64], sessions: Sessions, regime: NDArray[np.int8], rng: np.random.Generator
+) -> _Noise:
+    """Shocks, each a normal of a random scale: given the scale s its compensator is s^2 / 2 exactly."""
+    n = timestamp.size
+    shock, spread = _student(n, rng)
+    level = np.where(regime == BULL, BULL_VOLATILITY, BEAR_VOLATILITY) * _cluster(shock, rng)
+    volatility = level * _volatility_curve(_session_fraction(sessions))
+    body_scale = volatility * spread
+    gap_shock, gap_spread = _student(n, rng)
+    closed = np.diff(timestamp, append=timestamp[-1] + MINUTE_NS) > MINUTE_NS
+    gap_scale = np.where(closed, GAP_SIGMAS * level, QUOTE_SIGMAS * volatility) * gap_spread
+    gap_scale[-1] = 0.0
+    return _Noise(
+        body=body_scale * (shock / spread),
+        gap=gap_scale * (gap_shock / gap_spread),
+        body_compensator=body_scale**2 / 2,
+        gap_compensator=gap_scale**2 / 2,
+        volatility=volatility,
+    )
+
+
+def _student(n: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Student-t shocks of variance 1 and the scales of the normals behind them, float64[n] each."""
+    spread = np.sqrt((SHOCK_FREEDOM - 2) / (2 * rng.standard_gamma(SHOCK_FREEDOM / 2, n)))
+    return rng.standard_normal(n) * spread, spread
+
+
+def _cluster(shock: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """float64[T], mean square 1: exp of an AR(1) whose value at t depends on shocks before t only."""
+    n = shock.size
+    decay = math.exp(-1 / CLUSTER_BARS)
+    innovation = LEVERAGE * shock + math.sqrt(1 - LEVERAGE**2) * rng.standard_normal(n)
+    innovation *= CLUSTER_DEVIATION * math.sqrt(1 - decay**2)
+    driven = np.concatenate(([CLUSTER_DEVIATION * rng.standard_normal()], innovation[:-1] / (1 - decay)))
+    # an exponentially weighted mean is the recursion y[t] = decay y[t-1] + (1 - decay) x[t]
+    log_volatility = pd.Series(driven).ewm(alpha=1 - decay, adjust=False).mean().to_numpy(dtype=np.float64)
+    return np.exp(log_volatility - CLUSTER_DEVIATION**2)
+
+
+def _session_fraction(sessions: Sessions) -> NDArray[np.float64]:
+    return (sessions.minute + 0.5) / sessions.length
+
+
+@dataclass(frozen=True)
+class _SessionCurve:
+    """A U over the session's fraction 0 .. 1: a floor, and what decays from the open and into the close."""
+
+    floor: float
+    at_open: float
+    at_close: float
+
+    def __call__(self, fraction: NDArray[np.float64]) -> NDArray[np.float64]:
+        opening, closing = np.exp(-fraction / 0.08), np.exp(-(1 - fraction) / 0.06)
+        return np.asarray(self.floor + self.at_open * opening + self.at_close * closing)
+
+
+VOLUME_CURVE = _SessionCurve(floor=0.7, at_open=1.8, at_close=1.8)
+VOLATILITY_CURVE = _SessionCurve(floor=0.8, at_open=0.8, at_close=0.45)
+
+
+def _volatility_curve(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Volatility over the session, of mean square 1 over a whole one."""
+    return VOLATILITY_CURVE(fraction) / _VOLATILITY_NORM
+
+
+_VOLATILITY_NORM = float(np.sqrt(np.mean(VOLATILITY_CURVE((np.arange(1440) + 0.5) / 1440) ** 2)))
+
+
+def _plant(
+    noise: _Noise, regime: NDArray[np.int8], edges: NDArray[np.int64], edge: float
+) -> NDArray[np.float64]:
+    """Bodies float64[T] such that bodies and gaps have mean ±edge per regime and sum 0 over every section."""
+    starts, lengths = edges[:-1], np.diff(edges)
+    cell = 2 * np.repeat(np.arange(lengths.size), lengths) + regime
+    bars = np.bincount(cell, minlength=2 * lengths.size)
+    noise_mean = np.bincount(cell, noise.body + noise.gap, 2 * lengths.size) / np.maximum(bars, 1)
+    drift = edge * (2.0 * regime - 1.0)
+    drift -= np.repeat(np.add.reduceat(drift, starts) / lengths, lengths)
+    return np.asarray(noise.body - noise_mean[cell] + drift)
+
+
+def _draw_prices(
+    start_price: float,
+    noise: _Noise,
+    body: NDArray[np.float64],
+    gap: NDArray[np.float64],
+    rng: np.random.Generator,
+) -> dict[str, NDArray[np.float64]]:
+    """open, high, low, close float64[T] along the log path, with exponential wicks."""
+    log_open = np.concatenate(([0.0], np.cumsum(body + gap)[:-1]))
+    open_price, close = start_price * np.exp(log_open), start_price * np.exp(log_open + body)
+    upper, lower = (0.3 * noise.volatility * rng.standard_exponential(body.size) for _ in range(2))
+    return {
+        "open": open_price,
+        "high": np.maximum(open_price, close) * np.exp(upper),
+        "low": np.minimum(open_price, close) * np.exp(-lower),
+        "close": close,
+    }
+
+
+def _draw_volume(
+    sessions: Sessions, volatility: NDArray[np.float64], body: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """float64[T], whole numbers >= 1: a U over the session, more where the bar moved, lognormal around it."""
+    moved = np.log1p(np.abs(body) / volatility)
+    surprise = 0.4 * rng.standard_normal(body.size)
+    return np.maximum(
+        1.0, np.rint(60_000 * VOLUME_CURVE(_session_fraction(sessions)) * np.exp(0.6 * moved + surprise))
+    )

@@ -1,0 +1,201 @@
+"""The tape: all that a simulator and a policy read of a market, as arrays shared between processes."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.features import (
+    REFERENCE_VOLATILITY,
+    compute_market_features,
+    max_lookback,
+    trailing_dollar_volume,
+    volatility,
+)
+
+
+@dataclass(frozen=True)
+class TapeTensors:
+    """The tape as tensors on one device; fields as in :class:`Tape`, without the session labels.
+
+    On a CPU they share memory with the tape's arrays, which may be read-only: never write to them.
+    """
+
+    timestamp: torch.Tensor
+    open: torch.Tensor
+    close: torch.Tensor
+    volatility: torch.Tensor
+    dollar_volume: torch.Tensor
+    features: torch.Tensor
+    session: torch.Tensor
+    minute: torch.Tensor
+    minutes_left: torch.Tensor
+    session_last: torch.Tensor
+    cuts: torch.Tensor
+    warmup: int
+    sessions_per_year: int
+
+    @property
+    def n(self) -> int:
+        """Number of bars."""
+        return int(self.timestamp.shape[0])
+
+    @property
+    def device(self) -> torch.device:
+        """Device that holds the tensors."""
+        return self.timestamp.device
+
+
+@dataclass(frozen=True, eq=False)
+class Tape:
+    """T bars with their features.
+
+    Attributes
+    ----------
+    timestamp
+        int64[T], start of the bar in ns UTC.
+    open, close
+        float64[T], prices.
+    volatility
+        float64[T], RMS of the last 390 one-bar log returns known at t.
+    dollar_volume
+        float64[T], mean of close * volume over the last 390 bars known at t.
+    features
+        float32[T, 14], columns as in :data:`sentio_rllib.market.features.MARKET_FEATURES`.
+    session
+        int32[T], ordinal of the session, ascending from 0.
+    minute, minutes_left
+        int32[T], minutes since the session's open, and until its last minute (0 in the last minute).
+    session_last
+        bool[T], whether the bar is the last one present of its session.
+    cuts
+        int64[C], bars > 0 where a new stretch starts.
+    warmup
+        Rows at the start whose features read bars from before the tape: not to be used for decisions.
+    sessions_per_year
+        Trading days of the calendar in a year.
+    session_labels
+        datetime64[D][S], dates of the sessions.
+    """
+
+    timestamp: NDArray[np.int64]
+    open: NDArray[np.float64]
+    close: NDArray[np.float64]
+    volatility: NDArray[np.float64]
+    dollar_volume: NDArray[np.float64]
+    features: NDArray[np.float32]
+    session: NDArray[np.int32]
+    minute: NDArray[np.int32]
+    minutes_left: NDArray[np.int32]
+    session_last: NDArray[np.bool_]
+    cuts: NDArray[np.int64]
+    warmup: int
+    sessions_per_year: int
+    session_labels: NDArray[np.datetime64]
+
+    @property
+    def n(self) -> int:
+        """Number of bars."""
+        return int(self.timestamp.size)
+
+    def __len__(self) -> int:
+        return self.n
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of all fields, bytes in little-endian order."""
+        digest = hashlib.sha256(b"tape/v1")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                plain = value.view(np.int64) if value.dtype.kind == "M" else value
+                digest.update(f"{field.name}:{value.dtype.str[1:]}:{value.shape}".encode())
+                digest.update(np.ascontiguousarray(plain, dtype=plain.dtype.newbyteorder("<")).tobytes())
+            else:
+                digest.update(f"{field.name}={value}".encode())
+        return digest.hexdigest()
+
+    def cut(self, stop: int) -> Tape:
+        """The tape of the bars before `stop`, equal to the one built from those bars alone.
+
+        What trials receive: nothing from bar `stop` on can be reached from it. Arrays of bars are views; the
+        bar ``stop - 1`` becomes the last one present of its session.
+
+        Raises
+        ------
+        IndexError
+            Where `stop` is not in 1 .. n.
+        """
+        if not 1 <= stop <= self.n:
+            raise IndexError(f"stop is {stop}: the tape has {self.n} bars, so it must be 1 .. {self.n}")
+        session_last = self.session_last[:stop].copy()
+        session_last[-1] = True
+        per_bar = {
+            name: getattr(self, name)[:stop]
+            for name in (
+                "timestamp", "open", "close", "volatility", "dollar_volume", "features", "session", "minute",
+                "minutes_left",
+            )
+        }  # fmt: skip
+        return replace(
+            self,
+            **per_bar,
+            session_last=session_last,
+            cuts=self.cuts[self.cuts < stop],
+            session_labels=self.session_labels[: int(self.session[stop - 1]) + 1],
+        )
+
+    def tensors(self, device: str | torch.device = "cpu") -> TapeTensors:
+        """The tape on `device`; on a CPU without copies, also of read-only arrays."""
+        values: dict[str, Any] = {}
+        with warnings.catch_warnings():
+            # arrays from Ray's object store are read-only; the tensors are only ever read (see TapeTensors)
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            for field in fields(TapeTensors):
+                value = getattr(self, field.name)
+                is_array = isinstance(value, np.ndarray)
+                values[field.name] = torch.from_numpy(value).to(device) if is_array else value
+        return TapeTensors(**values)
+
+
+def build_tape(bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY) -> Tape:
+    """Compute features and trailing quantities of the bars.
+
+    Parameters
+    ----------
+    bars
+        T validated bars.
+    reference_volatility
+        As in :func:`sentio_rllib.market.features.compute_market_features`; no value estimated on the
+        bars themselves, which would look ahead.
+
+    Raises
+    ------
+    ConfigError
+        Where `reference_volatility` is not positive and finite.
+    """
+    sessions = bars.sessions
+    return Tape(
+        timestamp=bars.timestamp,
+        open=bars.open,
+        close=bars.close,
+        volatility=volatility(bars.close),
+        dollar_volume=trailing_dollar_volume(bars),
+        features=compute_market_features(bars, reference_volatility=reference_volatility),
+        session=sessions.session,
+        minute=sessions.minute,
+        minutes_left=(sessions.length - 1 - sessions.minute).astype(np.int32),
+        session_last=sessions.last,
+        cuts=sessions.cuts,
+        warmup=max_lookback(int(sessions.length.max())),
+        sessions_per_year=sessions.sessions_per_year,
+        session_labels=sessions.labels,
+    )

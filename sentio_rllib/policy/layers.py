@@ -1,0 +1,120 @@
+"""Stacked layers: M independent networks of one shape, evaluated together.
+
+Every parameter has a leading member dimension M and a linear layer is one ``baddbmm``. Members share
+nothing: the gradient of one does not depend on another, and each is initialised from its own stream.
+Activations inside a stack are laid out ``[M, rows, features]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from sentio_rllib.seeding import Member, stream
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
+
+
+class StackedLinear(nn.Module):
+    """M linear maps side by side, orthogonally initialised member by member.
+
+    Parameters
+    ----------
+    members
+        (seed, fold) of each of the M networks; a member's initial weights depend on these and `name` only.
+    in_features, out_features
+        Widths, the same for all members.
+    gain
+        Factor of the orthogonal initialisation (Saxe et al. 2014).
+    name
+        Names the layer's stream of initial weights; unique within a network.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], in_features: int, out_features: int, *, gain: float, name: str
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(len(members), in_features, out_features))
+        self.bias = nn.Parameter(torch.zeros(len(members), 1, out_features))
+        with torch.no_grad():
+            for index, (seed, fold) in enumerate(members):
+                matrix = torch.empty(out_features, in_features)
+                nn.init.orthogonal_(matrix, gain, generator=stream("init", seed, fold, name))
+                self.weight[index].copy_(matrix.T)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map float ``[M, rows, in]`` to ``[M, rows, out]``."""
+        return torch.baddbmm(self.bias, inputs, self.weight)
+
+
+class StackedDropout(nn.Module):
+    """Dropout whose masks come from one stream per member, so that stacking changes no member's masks."""
+
+    def __init__(self, members: Sequence[Member], probability: float, *, name: str) -> None:
+        super().__init__()
+        self.members = list(members)
+        self.probability = probability
+        self.name = name
+        self.generators = [stream("dropout", seed, fold, name, 0) for seed, fold in self.members]
+
+    def begin_iteration(self, iteration: int) -> None:
+        """Start the streams of training iteration `iteration`, so that a resumed run draws the same masks."""
+        self.generators = [
+            stream("dropout", seed, fold, self.name, iteration) for seed, fold in self.members
+        ]
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Zero a share of float ``[M, rows, features]`` in training mode and scale up the rest."""
+        if not self.training:
+            return inputs
+        draws = torch.stack([torch.rand(inputs.shape[1:], generator=each) for each in self.generators])
+        keep = (draws >= self.probability).to(inputs)
+        return inputs * keep / (1.0 - self.probability)
+
+
+class StackedMLP(nn.Module):
+    """M multilayer perceptrons of one shape.
+
+    Parameters
+    ----------
+    members, in_features, name
+        As in :class:`StackedLinear`.
+    hidden
+        Widths of the hidden layers; the last is the width of the embedding.
+    activation
+        A key of :data:`ACTIVATIONS`.
+    dropout
+        Share of activations zeroed after each hidden layer in training; 0 turns it off.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[Member],
+        in_features: int,
+        hidden: Sequence[int],
+        *,
+        activation: str,
+        dropout: float,
+        name: str,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = in_features
+        for depth, size in enumerate(hidden):
+            layers += [
+                StackedLinear(members, width, size, gain=math.sqrt(2.0), name=f"{name}.{depth}"),
+                ACTIVATIONS[activation](),
+            ]
+            if dropout > 0.0:
+                layers.append(StackedDropout(members, dropout, name=f"{name}.{depth}"))
+            width = size
+        self.layers = nn.Sequential(*layers)
+        self.out_features = width
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Map float ``[M, rows, in]`` to the embedding ``[M, rows, hidden[-1]]``."""
+        embedding: torch.Tensor = self.layers(inputs)
+        return embedding

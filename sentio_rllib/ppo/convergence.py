@@ -1,0 +1,40 @@
+"""When a trial has stopped getting better."""
+
+from __future__ import annotations
+
+import math
+
+
+class Convergence:
+    """Patience on the score of the sampled policy, counted in evaluations after a grace period.
+
+    Parameters
+    ----------
+    grace_steps
+        Env steps before which nothing counts.
+    patience
+        Evaluations without an improvement after which a trial has converged; 0 turns it off.
+    min_delta
+        Smallest rise of the score that is an improvement, >= 0.
+    """
+
+    def __init__(self, grace_steps: int, patience: int, min_delta: float) -> None:
+        self.grace_steps, self.patience, self.min_delta = grace_steps, patience, min_delta
+        self.best = -math.inf
+        self.waited = 0
+
+    def update(self, env_steps: int, rung_score: float) -> bool:
+        """Take in one evaluation; True once the trial has converged."""
+        if rung_score > self.best + self.min_delta:
+            self.best, self.waited = rung_score, 0
+        elif env_steps >= self.grace_steps:
+            self.waited += 1
+        return 0 < self.patience <= self.waited
+
+    def get_state(self) -> dict[str, float]:
+        """Return what :meth:`set_state` needs."""
+        return {"best": self.best, "waited": self.waited}
+
+    def set_state(self, state: dict[str, float]) -> None:
+        """Go on from `state`."""
+        self.best, self.waited = state["best"], int(state["waited"])

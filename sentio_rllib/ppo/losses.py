@@ -1,0 +1,116 @@
+"""The clipped PPO objective over a stack of members, and gradient clipping member by member.
+
+The loss of a stack is the sum over members of each one's mean over rows: no term couples two members,
+so a stacked member's gradient is what it would be alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+from sentio_rllib.errors import NonFiniteError
+from sentio_rllib.policy.heads import load_balance_loss
+
+
+class PPOLoss(NamedTuple):
+    """All ``[M]``, means over rows: what is minimised and the terms it is made of."""
+
+    total: torch.Tensor
+    policy: torch.Tensor
+    value: torch.Tensor
+    entropy: torch.Tensor
+    clip_fraction: torch.Tensor
+    approximate_kl: torch.Tensor
+
+
+def ppo_loss(
+    logits: torch.Tensor,
+    values: torch.Tensor,
+    gate: torch.Tensor | None,
+    *,
+    actions: torch.Tensor,
+    old_log_prob: torch.Tensor,
+    advantages: torch.Tensor,
+    value_targets: torch.Tensor,
+    clip: float,
+    value_weight: float,
+    entropy_weight: float,
+    load_balance: float,
+) -> PPOLoss:
+    """Return the clipped surrogate loss of every member.
+
+    Parameters
+    ----------
+    logits
+        Masked, float ``[rows, M, 3]``.
+    values
+        Float ``[rows, M]``.
+    gate
+        Gate weights ``[rows, M, R]``, or None.
+    actions
+        Int64 ``[rows, M]``.
+    old_log_prob, advantages, value_targets
+        Float ``[rows, M]``.
+    clip, value_weight, entropy_weight, load_balance
+        Clipping range of the probability ratio and the weights of the terms, all >= 0.
+
+    Raises
+    ------
+    ValueError
+        If `logits` is not ``[rows, M, 3]``.
+
+    Notes
+    -----
+    Schulman et al. 2017, equations 7 and 9; values are not clipped.
+    """
+    if logits.ndim != 3:
+        raise ValueError(f"logits must be [rows, M, 3], got shape {tuple(logits.shape)}")
+    log_probs = torch.log_softmax(logits, -1)
+    log_prob = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    log_ratio = log_prob - old_log_prob
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1.0 - clip, 1.0 + clip))
+    policy_loss = -surrogate.mean(0)
+    value_loss = (values - value_targets).square().mean(0)
+    entropy = -(log_probs.exp() * log_probs).sum(-1).mean(0)
+    total = policy_loss + value_weight * value_loss - entropy_weight * entropy
+    if gate is not None and load_balance > 0.0:
+        total = total + load_balance * load_balance_loss(gate)
+    with torch.no_grad():
+        clip_fraction = ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean(0)
+        approximate_kl = (ratio - 1.0 - log_ratio).mean(0)  # Schulman's k3 estimator
+    return PPOLoss(total, policy_loss, value_loss, entropy, clip_fraction, approximate_kl)
+
+
+def clip_gradients_per_member(gradients: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
+    """Scale every member's gradient in place to a Euclidean norm of at most `max_norm`.
+
+    Parameters
+    ----------
+    gradients
+        Tensors with a leading member dimension, together the gradient of all members.
+    max_norm
+        The bound, > 0.
+
+    Returns
+    -------
+    torch.Tensor
+        Norms before clipping, ``[M]``.
+
+    Raises
+    ------
+    NonFiniteError
+        If a norm is NaN or infinite; no gradient has been changed then.
+    """
+    gradients = list(gradients)
+    squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
+    norms = squares.sum(0).sqrt()
+    if not bool(torch.isfinite(norms).all()):
+        raise NonFiniteError(f"the gradient norm of a member is not finite: {norms.tolist()}")
+    scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
+    for gradient in gradients:
+        gradient.mul_(scale.view(-1, *[1] * (gradient.ndim - 1)))
+    return norms

@@ -1,0 +1,74 @@
+"""Scores a stack of members on their validation blocks: the one place where a trial's scores are made."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sentio_rllib.errors import NonFiniteError
+from sentio_rllib.market.tape import TapeTensors
+from sentio_rllib.policy.variants import ActorCritic
+from sentio_rllib.ppo.settings import TrialSettings
+from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Evaluation, score_members
+
+
+class Scores(NamedTuple):
+    """`cv_score` of the greedy policies, `rung_score` of the sampled ones, `fold_scores` [folds, seeds]."""
+
+    cv_score: float
+    rung_score: float
+    fold_scores: NDArray[np.float64]
+    evaluation: Evaluation
+
+
+def network_policy(network: ActorCritic, features: torch.Tensor) -> Decide:
+    """Return `network` as a policy over bars; `features` is float ``[T, 14]`` in the network's dtype."""
+
+    def decide(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return network.policy(features[bar], portfolio, mask).logits
+
+    return decide
+
+
+class Scorer:
+    """Scores networks of one trial.
+
+    Parameters
+    ----------
+    tape
+        The tape that trials receive.
+    settings
+        Of the trial.
+    sessions_per_year
+        Annualises the Sharpe ratio.
+    dtype
+        Of the networks.
+    """
+
+    def __init__(
+        self, tape: TapeTensors, settings: TrialSettings, sessions_per_year: int, dtype: torch.dtype
+    ) -> None:
+        self.settings, self.sessions_per_year = settings, sessions_per_year
+        self.features = tape.features.to(dtype)
+        blocks = [settings.folds[fold].validation for _, fold in settings.members]
+        self.evaluator = BlockEvaluator(tape, settings.rules, blocks, settings.members, dtype=dtype)
+
+    def score(self, network: ActorCritic) -> Scores:
+        """Evaluate and score `network`.
+
+        Raises
+        ------
+        NonFiniteError
+            If a score is NaN or infinite.
+        """
+        network.eval()
+        evaluation = self.evaluator.evaluate(network_policy(network, self.features))
+        shared = (self.settings.members, self.sessions_per_year, self.settings.fold_penalty)
+        cv_score, fold_scores = score_members(evaluation.greedy, *shared)
+        rung_score, _ = score_members(evaluation.sampled, *shared)
+        if not (np.isfinite(cv_score) and np.isfinite(rung_score)):
+            raise NonFiniteError(f"a score is not finite: cv_score {cv_score}, rung_score {rung_score}")
+        return Scores(cv_score, rung_score, fold_scores, evaluation)

@@ -1,0 +1,83 @@
+"""Plain, typed settings of one trial, as the training core takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sentio_rllib.policy.variants import PolicySpec
+from sentio_rllib.trading.simulator import TradingRules
+from sentio_rllib.validation.splits import Fold
+from sentio_rllib.seeding import Member
+
+Schedule = Literal["constant", "linear", "cosine"]
+Precision = Literal["auto", "float32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True)
+class PPOSettings:
+    """Hyperparameters of PPO; ranges and meaning are those of the `ppo` section of a configuration."""
+
+    learning_rate: float = 3e-4
+    schedule: Schedule = "constant"
+    gamma: float = 0.98
+    lambda_: float = 0.95
+    clip: float = 0.2
+    value_weight: float = 0.5
+    entropy_weight: float = 0.0
+    load_balance: float = 0.01
+    max_grad_norm: float = 0.5
+    environments: int = 32
+    rollout_steps: int = 256
+    minibatch_rows: int = 1024
+    epochs: int = 4
+    path_group: int = 1
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class TrialSettings:
+    """Everything one trial needs besides the tape.
+
+    Parameters
+    ----------
+    rules
+        The market's rules, masks of the variant included.
+    policy, ppo
+        Networks and optimisation.
+    folds
+        Purged folds; member m trains on the segments of ``folds[members[m][1]]`` and is scored on its blocks.
+    members
+        (seed, fold index) of each member.
+    trial_seed
+        Keys the permutation of rows, which all members share.
+    env_steps
+        Budget in decisions of one member.
+    evaluate_every
+        Decisions of one member between two evaluations.
+    fold_penalty
+        Weight of the spread over folds in the score.
+    grace_steps, patience, min_delta
+        Convergence: see the `search` section of a configuration; `patience` 0 turns it off.
+    """
+
+    rules: TradingRules
+    policy: PolicySpec
+    ppo: PPOSettings
+    folds: tuple[Fold, ...]
+    members: tuple[Member, ...]
+    trial_seed: int = 0
+    env_steps: int = 500_000
+    evaluate_every: int = 65_536
+    fold_penalty: float = 0.5
+    grace_steps: int = 131_072
+    patience: int = 0
+    min_delta: float = 0.0
+    threads: int = 1
+    gpu: float = 0.0
+    extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def rows_per_iteration(self) -> int:
+        """Decisions of one member in one training iteration."""
+        return self.ppo.environments * self.ppo.rollout_steps

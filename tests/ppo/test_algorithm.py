@@ -1,0 +1,182 @@
+"""SentioPPO as a whole: members are independent, checkpoints exact, reused actors fresh, failures named."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sentio_rllib.errors import CheckpointError
+from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.variants import PolicySpec
+from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
+from sentio_rllib.ppo.env_runner import TapeHandle
+from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
+from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.validation.splits import Splits
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+MEMBERS = ((11, 0), (11, 1), (12, 0), (12, 1))
+CURVE = ("env_steps", "cv_score", "rung_score", "reward_mean", "entropy", "validation_trades")
+
+
+def _settings(splits: Splits, **changes: Any) -> TrialSettings:
+    ppo = PPOSettings(
+        environments=8, rollout_steps=32, minibatch_rows=64, epochs=2, precision="float64", learning_rate=3e-3
+    )
+    policy = PolicySpec(variant="enhanced-maskable", hidden=(16, 16))
+    rules = TradingRules(masks="risk", episode_length=300)
+    settings = TrialSettings(
+        rules, policy, ppo, splits.folds, MEMBERS, trial_seed=3, env_steps=256 * 5, evaluate_every=256
+    )
+    return replace(settings, **changes)
+
+
+def _build(settings: TrialSettings, tape: Tape) -> SentioPPO:
+    return SentioPPOConfig().trading(settings, TapeHandle(tape)).build_algo()
+
+
+def _weights(algorithm: SentioPPO) -> dict[str, torch.Tensor]:
+    return {key: value.clone() for key, value in algorithm._stack().state_dict().items()}
+
+
+@pytest.mark.parametrize("path_group", [1, 4])
+def test_a_stacked_member_learns_what_it_would_learn_alone(
+    small_splits: Splits, small_tape: Tape, path_group: int
+) -> None:
+    base = _settings(small_splits)
+    base = replace(base, ppo=replace(base.ppo, path_group=path_group))
+    together = _build(base, small_tape)
+    for _ in range(5):
+        together.training_step()
+    stacked = _weights(together)
+    records = together._evaluate() and together.scores.evaluation
+    together.stop()
+    for index in (0, 3):
+        alone = _build(replace(base, members=(MEMBERS[index],)), small_tape)
+        start = _weights(alone)
+        for _ in range(5):
+            alone.training_step()
+        for key, own in _weights(alone).items():
+            torch.testing.assert_close(stacked[key][index : index + 1], own, rtol=0, atol=1e-9)
+        assert any((own - start[key]).abs().max() > 1e-3 for key, own in _weights(alone).items())
+        alone._evaluate()
+        for kind in ("greedy", "sampled"):
+            ours, theirs = getattr(records, kind)[index], getattr(alone.scores.evaluation, kind)[0]
+            assert ours.trades == theirs.trades
+            assert ours.session_returns == pytest.approx(theirs.session_returns, abs=1e-12)
+        alone.stop()
+
+
+def _curve(algorithm: SentioPPO, evaluations: int) -> list[tuple[Any, ...]]:
+    results = [algorithm.train() for _ in range(evaluations)]
+    return [tuple(result[key] for key in CURVE) for result in results]
+
+
+def test_the_same_seed_gives_the_same_curve_twice_and_another_a_different_one(
+    small_splits: Splits, small_tape: Tape
+) -> None:
+    curves = []
+    for members in (MEMBERS, MEMBERS, ((21, 0), (21, 1))):
+        algorithm = _build(_settings(small_splits, members=members), small_tape)
+        curves.append(_curve(algorithm, 2))
+        algorithm.stop()
+    assert curves[0] == curves[1]
+    assert curves[0] != curves[2]
+
+
+def test_a_restored_trial_goes_on_exactly(small_splits: Splits, small_tape: Tape, tmp_path: Path) -> None:
+    unbroken = _build(_settings(small_splits), small_tape)
+    head = _curve(unbroken, 2)
+    unbroken.save_checkpoint(str(tmp_path))
+    tail = _curve(unbroken, 2)
+    restored = _build(_settings(small_splits), small_tape)
+    restored.load_checkpoint(str(tmp_path))
+    assert restored.env_steps == head[-1][0]
+    assert restored.best == json.loads((tmp_path / "best/metadata.json").read_text())
+    assert _curve(restored, 2) == tail
+    for key, value in _weights(unbroken).items():
+        assert torch.equal(value, _weights(restored)[key])
+    unbroken.stop()
+    restored.stop()
+
+
+@pytest.mark.parametrize(("harm", "message"), [("flip", "SHA-256 differs"), ("remove", "is missing")])
+def test_a_harmed_checkpoint_is_refused(
+    small_splits: Splits, small_tape: Tape, tmp_path: Path, harm: str, message: str
+) -> None:
+    algorithm = _build(_settings(small_splits), small_tape)
+    algorithm.train()
+    algorithm.save_checkpoint(str(tmp_path))
+    victim = tmp_path / "best" / "model.safetensors"
+    if harm == "flip":
+        content = bytearray(victim.read_bytes())
+        content[-1] ^= 1
+        victim.write_bytes(bytes(content))
+    else:
+        victim.unlink()
+    with pytest.raises(CheckpointError, match=message):
+        algorithm.load_checkpoint(str(tmp_path))
+    algorithm.stop()
+
+
+def test_a_reused_actor_gives_the_curve_of_a_fresh_one(small_splits: Splits, small_tape: Tape) -> None:
+    handle = TapeHandle(small_tape)
+
+    class Trial(SentioPPO):
+        def setup(self, config: Any) -> None:
+            super().setup(config, tape=handle, settings_for=settings_for)
+
+    def settings_for(params: dict[str, Any]) -> TrialSettings:
+        settings = _settings(small_splits)
+        return replace(settings, ppo=replace(settings.ppo, learning_rate=params["ppo.learning_rate"]))
+
+    fresh = Trial(config={"params": {"ppo.learning_rate": 1e-3}})
+    expected = _curve(fresh, 2)
+    fresh.stop()
+    reused = Trial(config={"params": {"ppo.learning_rate": 3e-2}})
+    first = reused.train()
+    assert reused.reset({"params": {"ppo.learning_rate": 1e-3}})
+    assert _curve(reused, 2) == expected
+    assert first["env_steps"] == expected[0][0]
+    reused.stop()
+
+
+def test_a_trial_that_is_not_finite_ends_with_its_reason(small_splits: Splits, small_tape: Tape) -> None:
+    algorithm = _build(_settings(small_splits), small_tape)
+    with torch.no_grad():
+        next(algorithm._stack().parameters())[0].fill_(math.nan)
+    result = algorithm.train()
+    assert result["done"] is True
+    assert result["stop_reason"] == "nonfinite"
+    assert "not finite" in result["failure"]
+    assert math.isfinite(result["rung_score"])
+    algorithm.stop()
+
+
+def test_the_budget_ends_a_trial_with_its_reason(small_splits: Splits, small_tape: Tape) -> None:
+    algorithm = _build(_settings(small_splits, env_steps=512), small_tape)
+    first, second = algorithm.train(), algorithm.train()
+    assert first["stop_reason"] is None
+    assert (second["stop_reason"], second["done"], second["env_steps"]) == ("budget", True, 512)
+    algorithm.stop()
+
+
+def test_bfloat16_scores_agree_with_float32_within_noise(small_splits: Splits, small_tape: Tape) -> None:
+    scores, weights = {}, {}
+    for precision in ("float32", "bfloat16"):
+        settings = _settings(small_splits)
+        settings = replace(settings, ppo=replace(settings.ppo, precision=precision))  # type: ignore[arg-type]
+        algorithm = _build(settings, small_tape)
+        scores[precision] = [algorithm.train()["rung_score"] for _ in range(3)]
+        weights[precision] = torch.cat([value.flatten() for value in _weights(algorithm).values()])
+        algorithm.stop()
+    difference = (weights["float32"] - weights["bfloat16"]).abs().max()
+    assert 0.0 < difference < 0.1
+    assert scores["bfloat16"] == pytest.approx(scores["float32"], abs=3.0)

@@ -1,0 +1,85 @@
+"""The stacked PPO loss and per-member gradient clipping."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from sentio_rllib.errors import NonFiniteError
+from sentio_rllib.policy.heads import load_balance_loss, mask_logits
+from sentio_rllib.ppo.losses import clip_gradients_per_member, ppo_loss
+
+WEIGHTS = {"clip": 0.2, "value_weight": 0.5, "entropy_weight": 0.01, "load_balance": 0.0}
+
+
+def test_loss_by_hand() -> None:
+    logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25]], [[0.2, 0.2, 0.6]]], dtype=torch.float64))
+    loss = ppo_loss(
+        logits,
+        torch.tensor([[1.0], [2.0]], dtype=torch.float64),
+        None,
+        actions=torch.tensor([[0], [2]]),
+        old_log_prob=torch.log(torch.tensor([[0.25], [0.5]], dtype=torch.float64)),
+        advantages=torch.tensor([[1.0], [-1.0]], dtype=torch.float64),
+        value_targets=torch.tensor([[0.0], [4.0]], dtype=torch.float64),
+        **WEIGHTS,
+    )
+    # ratios 2 and 1.2: min(2, 1.2) = 1.2 and min(-1.2, -1.2) = -1.2
+    entropies = [-sum(p * math.log(p) for p in row) for row in ((0.5, 0.25, 0.25), (0.2, 0.2, 0.6))]
+    assert loss.policy.item() == pytest.approx(0.0)
+    assert loss.value.item() == pytest.approx((1.0 + 4.0) / 2)
+    assert loss.entropy.item() == pytest.approx(sum(entropies) / 2)
+    assert loss.total.item() == pytest.approx(0.5 * 2.5 - 0.01 * sum(entropies) / 2)
+
+
+def test_masked_actions_have_probability_zero_and_no_part_in_the_entropy() -> None:
+    logits = mask_logits(torch.zeros(1, 1, 3, requires_grad=True), torch.tensor([[[True, False, True]]]))
+    log_probs = torch.log_softmax(logits, -1)
+    assert log_probs.exp().tolist() == [[[0.5, 0.0, 0.5]]]
+    entropy = -(log_probs.exp() * log_probs).sum()
+    assert entropy.item() == pytest.approx(math.log(2))
+    entropy.backward()
+
+
+def test_gradients_are_clipped_member_by_member() -> None:
+    first, second = torch.zeros(2, 3, 1), torch.zeros(2, 1, 1)
+    first[0], second[0], first[1] = 3.0, 4.0, 0.01
+    norms = clip_gradients_per_member([first, second], 0.5)
+    assert norms.tolist() == pytest.approx([math.sqrt(27 + 16), math.sqrt(3) * 0.01])
+    assert torch.cat([first[0].flatten(), second[0].flatten()]).norm().item() == pytest.approx(0.5, rel=1e-5)
+    assert first[1].flatten().tolist() == pytest.approx([0.01] * 3)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_gradient_that_is_not_finite_is_refused_untouched(bad: float) -> None:
+    gradient = torch.ones(2, 3)
+    gradient[1, 1] = bad
+    before = gradient.clone()
+    with pytest.raises(NonFiniteError, match="not finite"):
+        clip_gradients_per_member([gradient], 0.5)
+    torch.testing.assert_close(gradient, before, rtol=0, atol=0, equal_nan=True)
+
+
+def test_load_balance_is_zero_for_equal_shares_and_grows_to_r_minus_one() -> None:
+    equal = torch.full((10, 2, 4), 0.25)
+    collapsed = torch.zeros(10, 2, 4)
+    collapsed[..., 1] = 1.0
+    assert load_balance_loss(equal).tolist() == pytest.approx([0.0, 0.0])
+    assert load_balance_loss(collapsed).tolist() == pytest.approx([3.0, 3.0])
+
+
+def test_logits_without_a_member_dimension_are_refused() -> None:
+    column = torch.zeros(4)
+    with pytest.raises(ValueError, match=r"\[rows, M, 3\]"):
+        ppo_loss(
+            torch.zeros(4, 3),
+            column,
+            None,
+            actions=column.long(),
+            old_log_prob=column,
+            advantages=column,
+            value_targets=column,
+            **WEIGHTS,
+        )
