@@ -1,4 +1,4 @@
-"""Synthetic minute bars with the stylised facts of QQQ, and a planted edge of known strength in them, or none.
+"""Synthetic minute bars with the stylised facts of QQQ, with a planted edge of known strength or none.
 
 The path is built from the log returns from each bar's open to the next bar's open. Such a return has a body
 (open to close) and a gap (close to the next open, large where the market was closed in between), and its
@@ -10,9 +10,9 @@ volatility is the product of
 - a U over the session, high at the open, low at noon, higher again into the close.
 
 Shocks are Student-t, drawn as normals of a random scale. The facts are those of Cont, "Empirical properties
-of asset returns: stylized facts and statistical issues", Quantitative Finance 1 (2001), seen likewise in minute
-bars of QQQ and TQQQ of 2025. Tails, clusters and overnight gaps (QQQ: 14 minutes' moves) are milder here, so
-that who reads the volatility of the last 30 and 390 bars and the minute can tell the regimes apart.
+of asset returns: stylized facts and statistical issues", Quantitative Finance 1 (2001), as minute bars of QQQ
+and TQQQ of 2025 show them. Tails, clusters and overnight gaps (14 minutes' moves in QQQ) are milder here, so
+that the volatility of the last 30 and 390 bars and the minute of the session tell the regimes apart.
 """
 
 from __future__ import annotations
@@ -437,8 +437,7 @@ def _draw_volume(
     sessions: Sessions, volatility: NDArray[np.float64], body: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """float64[T], whole numbers >= 1: a U over the session, more where the bar moved, lognormal around it."""
+    curve = VOLUME_CURVE(_session_fraction(sessions))
     moved = np.log1p(np.abs(body) / volatility)
     surprise = 0.4 * rng.standard_normal(body.size)
-    return np.maximum(
-        1.0, np.rint(60_000 * VOLUME_CURVE(_session_fraction(sessions)) * np.exp(0.6 * moved + surprise))
-    )
+    return np.maximum(1.0, np.rint(60_000 * curve * np.exp(0.6 * moved + surprise)))

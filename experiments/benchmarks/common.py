@@ -1,0 +1,59 @@
+"""What the benchmark programs share: where results go, what they ran on, and how a missed floor is told."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+WORK = Path(__file__).parent / "work"
+_PACKAGES = ("ray", "torch", "gymnasium", "optuna", "numpy", "pandas", "stable-baselines3", "sb3-contrib")
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_result(program: str, figures: dict[str, Any]) -> Path:
+    """Write `figures` with versions and processor to ``results/PROGRAM.json``."""
+    versions = {name: version(name) for name in _PACKAGES}
+    content = {
+        "program": program,
+        "processor": processor(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "figures": figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{program}.json"
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    return path
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all programs have."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("--check", action="store_true", help="exit 1 where a floor is missed")
+    return made
+
+
+def finish(floors: dict[str, tuple[float, float]], check: bool) -> None:
+    """Print each floor with the figure reached; with `check`, exit 1 where one is missed."""
+    missed = False
+    for name, (reached, floor) in floors.items():
+        held = reached >= floor
+        missed |= not held
+        print(f"{'held  ' if held else 'MISSED'}  {name}: {reached:.3f} (floor {floor:.3f})")
+    if check and missed:
+        sys.exit(1)

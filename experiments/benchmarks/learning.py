@@ -1,0 +1,194 @@
+"""Does it learn? Skill on the planted market against sb3-contrib's MaskablePPO, and what the null market shows.
+
+Skill is 1 for the oracle that knows the regimes and 0 for holding as much as the agent does on average, net of
+fees, out of sample (4 folds x 2 seeds). Each finished part is kept under work/, so that a stopped run goes on
+where it was; `--fresh` starts over.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import common
+import markets
+import numpy as np
+import ray
+import torch
+
+from sentio_rllib.market.synthetic import skill
+from sentio_rllib.policy.variants import VARIANTS, PolicySpec
+from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
+from sentio_rllib.ppo.env_runner import TapeHandle
+from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
+from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Record, fold_score
+
+PROGRAM = "learning"
+FOLDS, SEEDS = 4, 2
+EDGE = 2e-5
+SKILL_FLOOR = 0.70
+
+
+def trial_settings(found: markets.Market, args: Any, variant: str = "maskable") -> TrialSettings:
+    """Return the defaults of DESIGN: 256-256-128, separate trunks, a decision every 15 bars."""
+    rules = TradingRules(masks=VARIANTS[variant].masks)
+    policy = PolicySpec(variant=variant, hidden=tuple(args.hidden))  # type: ignore[arg-type]
+    return TrialSettings(
+        rules,
+        policy,
+        PPOSettings(),
+        found.splits.folds,
+        markets.members(SEEDS, FOLDS),
+        env_steps=args.env_steps,
+        evaluate_every=args.evaluate_every,
+    )
+
+
+def references(found: markets.Market, settings: TrialSettings) -> dict[str, list[Record]]:
+    """Return the records of the oracle and of always-long on every member's blocks."""
+    policies = {
+        "oracle": markets.fixed_policy(found.oracle),
+        "hold": markets.fixed_policy(np.ones(found.tape.n, dtype=np.int64)),
+    }
+    evaluator = block_evaluator(found, settings)
+    return {name: list(evaluator.evaluate(policy).greedy) for name, policy in policies.items()}
+
+
+def block_evaluator(found: markets.Market, settings: TrialSettings) -> BlockEvaluator:
+    """Return the evaluator of all members under the rules that references and peers are measured with."""
+    blocks = [settings.folds[fold].validation for _, fold in settings.members]
+    return BlockEvaluator(found.tape.tensors(), settings.rules, blocks, settings.members)
+
+
+def describe(agent: Record, oracle: Record, hold: Record, planted: bool) -> dict[str, float]:
+    """Return the figures of one member out of sample."""
+    figures = {
+        "mean_return": agent.mean_return,
+        "exposure": agent.exposure,
+        "trades": agent.trades,
+        "trades_per_day": agent.trades / len(agent.session),
+        "sharpe": fold_score(agent, 252),
+    }
+    if planted:
+        figures["skill"] = skill(agent.mean_return, oracle.mean_return, hold.mean_return, agent.exposure)
+    return figures
+
+
+def train_sentio(found: markets.Market, settings: TrialSettings, planted: bool) -> dict[str, Any]:
+    """Train all members as one stack and return the curve of their figures."""
+    known = references(found, settings)
+    algorithm: SentioPPO = SentioPPOConfig().trading(settings, TapeHandle(found.tape)).build_algo()
+    curve, started = [], time.perf_counter()
+    while True:
+        result = algorithm.train()
+        records = algorithm.scores.evaluation.greedy
+        members = [
+            describe(*row, planted) for row in zip(records, known["oracle"], known["hold"], strict=True)
+        ]
+        point = {key: float(np.mean([member[key] for member in members])) for key in members[0]}
+        point |= {key: result[key] for key in ("env_steps", "cv_score", "rung_score", "entropy")}
+        point |= {key: result[key] for key in ("env_steps_per_s", "trades_per_decision")}
+        curve.append(point)
+        print(f"  sentio {settings.policy.variant}: {_line(point)}", flush=True)
+        if result["stop_reason"]:
+            break
+    algorithm.stop()
+    return {"members": members, "curve": curve, "seconds": time.perf_counter() - started}
+
+
+def _line(point: dict[str, Any]) -> str:
+    return "  ".join(f"{key} {value:.4g}" for key, value in point.items())
+
+
+def train_peer(found: markets.Market, settings: TrialSettings, planted: bool) -> dict[str, Any]:
+    """Train sb3-contrib's MaskablePPO, one member after the other, with the same networks and defaults."""
+    from peers import maskable_ppo, peer_policy
+
+    known = references(found, settings)
+    curves: dict[int, list[dict[str, float]]] = {}
+    started = time.perf_counter()
+    for index, (seed, fold) in enumerate(settings.members):
+        part = replace(settings, members=((seed, fold),))
+        evaluator = block_evaluator(found, part)
+        model = maskable_ppo(found, part)
+        points = []
+        for target in range(settings.evaluate_every, settings.env_steps + 1, settings.evaluate_every):
+            model.learn(target - model.num_timesteps, reset_num_timesteps=False)
+            record = evaluator.evaluate(peer_policy(model, found.tape)).greedy[0]
+            row = known["oracle"][index], known["hold"][index]
+            points.append({"env_steps": float(model.num_timesteps), **describe(record, *row, planted)})
+            print(f"  maskable_ppo fold {fold}: {_line(points[-1])}", flush=True)
+        model.env.close()
+        curves[index] = points
+    last = [points[-1] for points in curves.values()]
+    curve = [
+        {key: float(np.mean([point[key] for point in step])) for key in step[0]}
+        for step in zip(*curves.values(), strict=True)
+    ]
+    return {"members": last, "curve": curve, "seconds": time.perf_counter() - started}
+
+
+def part(name: str, args: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return a finished part from work/, or make it and keep it."""
+    path = common.WORK / PROGRAM / f"{name}-{args.bars}-{args.env_steps}.json"
+    if path.is_file() and not args.fresh:
+        kept: dict[str, Any] = json.loads(path.read_text())
+        return kept
+    print(f"{name}:", flush=True)
+    figures = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(figures))
+    return figures
+
+
+def interval(values: list[float]) -> list[float]:
+    """Return the 95% percentile-bootstrap interval of the mean over members."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(values, size=(10_000, len(values))).mean(1)
+    return [float(x) for x in np.percentile(means, [2.5, 97.5])]
+
+
+def main() -> None:
+    """Run the parts that are asked for, print the table, write the result."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--bars", type=int, default=440_000)
+    parser.add_argument("--env-steps", type=int, default=491_520, help="per member")
+    parser.add_argument("--evaluate-every", type=int, default=98_304)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[256, 256, 128])
+    parser.add_argument("--parts", nargs="+", default=["planted", "peer", "null"])
+    parser.add_argument("--fresh", action="store_true", help="forget finished parts")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    results: dict[str, Any] = {}
+    for name in args.parts:
+        found = markets.market(args.bars, 0.0 if name == "null" else EDGE)
+        train = train_peer if name == "peer" else train_sentio
+        settings = trial_settings(found, args)
+        results[name] = part(name, args, lambda: train(found, settings, name != "null"))  # noqa: B023
+    ray.shutdown()
+    figures: dict[str, Any] = {"settings": vars(args), "edge_per_bar": EDGE, **results}
+    floors = {}
+    for name in ("planted", "peer"):
+        if name in results:
+            skills = [member["skill"] for member in results[name]["members"]]
+            figures[name] |= {"skill": float(np.mean(skills)), "skill_interval": interval(skills)}
+            print(f"{name}: skill {np.mean(skills):.3f}, 95% interval {interval(skills)}")
+    if "planted" in results:
+        floors["skill on the planted market"] = (figures["planted"]["skill"], SKILL_FLOOR)
+    if {"planted", "peer"} <= set(results):
+        floors["no less than MaskablePPO"] = (figures["planted"]["skill"], figures["peer"]["skill"])
+    if "null" in results:
+        last = results["null"]["curve"][-1]
+        print(f"null market: Sharpe {last['sharpe']:.2f}, {last['trades_per_day']:.2f} trades a day (no edge exists)")
+    if len(results) == 3:
+        print(common.write_result(PROGRAM, figures))
+    common.finish(floors, args.check)
+
+
+if __name__ == "__main__":
+    main()

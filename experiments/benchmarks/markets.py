@@ -1,0 +1,51 @@
+"""The markets and trial settings that the benchmark programs train on."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sentio_rllib.market.synthetic import oracle_actions, synthetic_market
+from sentio_rllib.market.tape import Tape, build_tape
+from sentio_rllib.seeding import stream_seed
+from sentio_rllib.validation.evaluation import Decide
+from sentio_rllib.validation.splits import Footprint, Splits, make_splits
+
+
+class Market(NamedTuple):
+    """A synthetic market cut before its holdout, its folds, and the oracle's action at every bar."""
+
+    tape: Tape
+    splits: Splits
+    oracle: NDArray[np.int64]
+
+
+@cache
+def market(bars: int, edge: float, seed: int = 0, interval: int = 15, folds: int = 4) -> Market:
+    """Return the planted (or, with `edge` 0, the null) market."""
+    splits = make_splits(bars, footprint=Footprint(decision_interval=interval), folds=folds)
+    made = synthetic_market(bars, seed=seed, edge=edge, boundaries=splits.boundaries())
+    tape = build_tape(made.bars).cut(splits.development.stop)
+    actions = oracle_actions(made.regime, np.arange(tape.n))  # the holdout follows, so every bar has a next one
+    return Market(tape, splits, actions.astype(np.int64))
+
+
+def members(seeds: int, folds: int) -> tuple[tuple[int, int], ...]:
+    """Return (seed, fold) of every member."""
+    return tuple(
+        (stream_seed("benchmark", index) % 2**31, fold) for fold in range(folds) for index in range(seeds)
+    )
+
+
+def fixed_policy(actions: NDArray[np.int64]) -> Decide:
+    """Return the policy that takes ``actions[bar]``, whatever it holds."""
+    table = torch.nn.functional.one_hot(torch.tensor(actions), 3).float() * 100.0
+
+    def decide(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return table[bar].masked_fill(~mask, -1e9)
+
+    return decide

@@ -1,0 +1,87 @@
+"""The best trial's members with everything needed to score them again, and that scoring."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sentio_rllib import __version__
+from sentio_rllib.errors import CheckpointError
+from sentio_rllib.market.features import FEATURE_VERSION, feature_hash
+from sentio_rllib.policy.variants import ActorCritic
+from sentio_rllib.ppo.checkpoint import load_model, save_model
+from sentio_rllib.ppo.scoring import Scorer
+from sentio_rllib.sweep.config import SweepConfig
+from sentio_rllib.sweep.prepare import Prepared, prepare, trial_settings
+from sentio_rllib.sweep.selection import Outcome
+
+
+def write_champion(folder: Path, outcome: Outcome, config: SweepConfig, prepared: Prepared) -> None:
+    """Write the members of `outcome` at their best evaluation (safetensors and JSON) to `folder`."""
+    if outcome.checkpoint is None:
+        raise CheckpointError(f"{outcome.trial_id} has no intact checkpoint; run the sweep again")
+    weights, best = load_model(outcome.checkpoint / "best")
+    settings = trial_settings(config, prepared.splits, outcome.params)
+    save_model(
+        folder,
+        weights,
+        {
+            "sentio_version": __version__,
+            "trial_id": outcome.trial_id,
+            "params": outcome.params,
+            "config": config.model_dump(mode="json"),
+            "variant": config.variant,
+            "members": best["members"],
+            "folds": [_fold(fold) for fold in settings.folds],
+            "cv_score": best["cv_score"],
+            "rung_score": best["rung_score"],
+            "fold_scores": best["fold_scores"],
+            "env_steps": best["env_steps"],
+            "features": {"version": FEATURE_VERSION, "hash": feature_hash()},
+            "data_fingerprint": prepared.bars.fingerprint,
+        },
+    )
+
+
+def _fold(fold: Any) -> dict[str, Any]:
+    ranges = {part: [[r.start, r.stop] for r in getattr(fold, part)] for part in ("train", "validation")}
+    return {"index": fold.index, **ranges}
+
+
+def score_again(folder: Path) -> tuple[float, float]:
+    """Score the members of a champion folder on the folds of its sweep once more.
+
+    Returns
+    -------
+    tuple
+        The score that was written and the score now.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder is incomplete or altered, was made with other features, or the bars are not those that
+        the sweep had.
+    """
+    weights, metadata = load_model(folder)
+    if metadata["features"]["hash"] != feature_hash():
+        raise CheckpointError(
+            f"{folder}: made with features {metadata['features']['version']} "
+            f"({metadata['features']['hash'][:12]}), this version has {FEATURE_VERSION} ({feature_hash()[:12]}); "
+            f"install sentio_rllib {metadata['sentio_version']}"
+        )
+    config = SweepConfig.model_validate(metadata["config"])
+    prepared = prepare(config)
+    if prepared.bars.fingerprint != metadata["data_fingerprint"]:
+        raise CheckpointError(
+            f"{config.data.path or 'the embedded market'}: these are not the bars of the sweep (fingerprint "
+            f"{prepared.bars.fingerprint[:12]}, then {metadata['data_fingerprint'][:12]}); "
+            "put the file back that data.path named"
+        )
+    settings = trial_settings(config, prepared.splits, metadata["params"])
+    network = ActorCritic(settings.policy, settings.members)
+    network.load_state_dict(weights)
+    network.to(next(iter(weights.values())).dtype).eval()
+    dtype = next(network.parameters()).dtype
+    tape = prepared.tape
+    scorer = Scorer(tape.tensors(), settings, tape.sessions_per_year, dtype)
+    return float(metadata["cv_score"]), scorer.score(network).cv_score

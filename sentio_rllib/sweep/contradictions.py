@@ -1,0 +1,308 @@
+"""What several keys of a configuration forbid together, and what deserves a word of caution.
+
+Each check returns lines ``dotted.path: message``. A check is skipped where a key that it reads was wrong by
+itself, so that one mistake is told once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sentio_rllib.errors import BarsError, ConfigError, SplitError
+from sentio_rllib.market.sessions import check_calendar
+from sentio_rllib.market.stamps import check_zone
+from sentio_rllib.sweep.keys import show
+from sentio_rllib.sweep.space import Choice, continuous_keys, grid_size
+from sentio_rllib.validation.splits import make_splits
+
+if TYPE_CHECKING:
+    from sentio_rllib.sweep.config import SweepConfig
+
+Check = tuple[tuple[str, ...], Callable[["SweepConfig"], list[str]]]
+
+_MANY_BARS = 100_000_000
+_MOST_COMBINATIONS = 10_000
+_LARGEST_GRID = 100_000
+_BATCH_KEYS = ("ppo.environments", "ppo.rollout_steps", "ppo.minibatch_rows")
+_GROUP_KEYS = ("ppo.environments", "ppo.path_group")
+
+
+def contradictions(config: SweepConfig, wrong: Sequence[str] = (), *, trial: bool = False) -> list[str]:
+    """Return a line for every contradiction between keys.
+
+    Parameters
+    ----------
+    config
+        A configuration whose keys are each within their ranges.
+    wrong
+        Dotted keys that were wrong in the file and stand at their defaults here.
+    trial
+        Check the values of one trial only, not the search space and the folds that all trials share.
+    """
+    checks = _OF_A_TRIAL if trial else _OF_A_TRIAL + _OF_A_SWEEP
+    lines: list[str] = []
+    for reads, check in checks:
+        if not any(key.startswith(reads) for key in wrong):
+            lines += check(config)
+    return lines
+
+
+def cautions(config: SweepConfig) -> list[str]:
+    """Return what is allowed but probably not meant, one line each."""
+    search, space = config.search, config.parameters
+    lines = []
+    if not space and search.trials > 1 and search.sampler != "grid":
+        lines.append(
+            f"search.space: is empty, so all {search.trials} trials are the same; set search.trials=1"
+        )
+    if search.sampler == "gp" and search.scheduler != "none":
+        lines.append(
+            f"search.sampler: gp learns nothing from trials that {search.scheduler} stops; tpe does, or set "
+            "search.scheduler=none"
+        )
+    categorical = [key for key in space if isinstance(space[key], Choice)]
+    if search.sampler == "cmaes" and categorical:
+        lines.append(f"search.sampler: cmaes draws {', '.join(categorical)} at random; tpe learns them")
+    if search.sampler == "cmaes" and len(space) - len(categorical) < 2:
+        lines.append("search.sampler: cmaes needs two numeric keys, otherwise it draws at random; use tpe")
+    if search.sampler == "grid" and search.trials < grid_size(space):
+        lines.append(f"search.trials: {search.trials} of the {grid_size(space)} points of the grid are tried")
+    for key, value, default in config.changed_from_defaults():
+        reason = _without_effect(config, key)
+        if reason:
+            lines.append(f"{key}: {show(value)} has no effect {reason} (default {show(default)})")
+    return lines
+
+
+def _trading(config: SweepConfig) -> list[str]:
+    try:
+        config.trading_rules()
+    except ConfigError as error:
+        return list(error.lines)
+    return []
+
+
+def _batch(config: SweepConfig) -> list[str]:
+    ppo = config.ppo
+    reason = _batch_reason(ppo.environments, ppo.rollout_steps, ppo.minibatch_rows)
+    return [f"ppo.minibatch_rows: {reason}"] if reason else []
+
+
+def _batch_reason(environments: int, rollout_steps: int, minibatch_rows: int) -> str | None:
+    rows = environments * rollout_steps
+    if minibatch_rows > rows:
+        return (
+            f"{minibatch_rows} rows exceed the batch of {rows} (environments {environments} * rollout_steps "
+            f"{rollout_steps}); set it to at most {rows}"
+        )
+    if rows % minibatch_rows:
+        fits = next(size for size in range(minibatch_rows, 0, -1) if rows % size == 0)
+        return (
+            f"{minibatch_rows} does not divide the batch of {rows} (environments {environments} * "
+            f"rollout_steps {rollout_steps}), so rows would be lost; set it for instance to {fits}"
+        )
+    return None
+
+
+def _path_group(config: SweepConfig) -> list[str]:
+    reason = _group_reason(config.ppo.environments, config.ppo.path_group)
+    return [f"ppo.path_group: {reason}"] if reason else []
+
+
+def _group_reason(environments: int, path_group: int) -> str | None:
+    if environments % path_group == 0:
+        return None
+    fits = next(size for size in range(min(path_group, environments), 0, -1) if environments % size == 0)
+    return f"{path_group} does not divide environments {environments}; set it for instance to {fits}"
+
+
+def _steps(config: SweepConfig) -> list[str]:
+    search = config.search
+    return [
+        f"search.{name}: {value} exceeds the budget of {search.env_steps} env_steps, so no trial gets there; "
+        "set it to at most that, or raise search.env_steps"
+        for name, value in (("evaluate_every", search.evaluate_every), ("grace_steps", search.grace_steps))
+        if value > search.env_steps
+    ]
+
+
+def _gpu(config: SweepConfig) -> list[str]:
+    gpu = config.resources.gpu
+    if gpu <= 1 or float(gpu).is_integer():
+        return []
+    return [f"resources.gpu: {gpu!r} is not allowed; set it to a fraction up to 1 or to a whole number"]
+
+
+def _calendar(config: SweepConfig) -> list[str]:
+    try:
+        check_calendar(config.data.calendar)
+    except BarsError as error:
+        return [f"data.calendar: {line}" for line in error.lines]
+    return []
+
+
+def _zone(config: SweepConfig) -> list[str]:
+    try:
+        if config.data.tz is not None:
+            check_zone(config.data.tz)
+    except BarsError as error:
+        return [f"data.tz: {line}" for line in error.lines]
+    return []
+
+
+def _source(config: SweepConfig) -> list[str]:
+    if config.data.path is None and config.data.bars is not None:
+        return [
+            f"data.bars: {config.data.bars} cuts a file, and data.path is not set; set data.synthetic.bars"
+        ]
+    return []
+
+
+def _folds(config: SweepConfig) -> list[str]:
+    """The folds that the known number of bars cannot hold; with a file of unknown length, what never fits."""
+    data, validation = config.data, config.validation
+    bars = data.synthetic.bars if data.path is None else data.bars or _MANY_BARS
+    try:
+        make_splits(
+            bars,
+            footprint=config.footprint(),
+            episode_length=int(config.largest("trading.episode_length")),
+            **validation.model_dump(exclude={"seeds", "fold_penalty"}),
+        )
+    except SplitError as error:
+        known = type(validation).model_fields
+        return [
+            f"validation.{line}" if line.partition(":")[0] in known else f"validation: {line}"
+            for line in error.lines
+        ]
+    return []
+
+
+def _defaults_in_space(config: SweepConfig) -> list[str]:
+    lines = []
+    for key, parameter in config.parameters.items():
+        value = config.value(key)
+        if not parameter.contains(value):
+            lines.append(
+                f"search.space.{key}: trial 0 is the default configuration, and its {show(value)} is not in "
+                f"the range; widen the range or set {key} within it"
+            )
+    return lines
+
+
+def _grid(config: SweepConfig) -> list[str]:
+    space = config.parameters
+    if config.search.sampler != "grid":
+        return []
+    continuous = [
+        f"search.space.{key}: a grid cannot enumerate a continuous range; list the values with choice, or "
+        "use search.sampler=tpe"
+        for key in continuous_keys(space)
+    ]
+    if continuous or grid_size(space) <= _LARGEST_GRID:
+        return continuous
+    return [f"search.space: a grid of {grid_size(space)} points; keep it to {_LARGEST_GRID}, or use tpe"]
+
+
+def _searched_batches(config: SweepConfig) -> list[str]:
+    return [
+        *_searched_sizes(config, _BATCH_KEYS, _batch_reason),
+        *_searched_sizes(config, _GROUP_KEYS, _group_reason),
+    ]
+
+
+def _searched_sizes(
+    config: SweepConfig, keys: tuple[str, ...], reason_of: Callable[..., str | None]
+) -> list[str]:
+    """The first combination of searched sizes that cannot train; combinations are few or are refused."""
+    space = config.parameters
+    searched = [key for key in keys if key in space]
+    if not searched:
+        return []
+    values = [space[key].points() or () if key in space else (config.value(key),) for key in keys]
+    if math.prod(map(len, values)) > _MOST_COMBINATIONS:
+        return [
+            f"search.space.{searched[-1]}: too many combinations of {', '.join(keys)}; list a few with choice"
+        ]
+    for combination in itertools.product(*values):
+        reason = reason_of(*combination)
+        if reason:
+            return [f"search.space.{searched[-1]}: the space holds a trial that cannot train: {reason}"]
+    return []
+
+
+def _searched_trading(config: SweepConfig) -> list[str]:
+    """Ends of the ranges suffice: the rules of trading are monotone in each of these keys."""
+    space = config.parameters
+    names = ("position_step", "max_position", "min_trade", "episode_length", "decision_interval")
+    searched = [name for name in names if f"trading.{name}" in space]
+    if not searched or _trading(config):
+        return []
+    rules = config.trading_rules()
+    for values in itertools.product(*(_ends(space[f"trading.{name}"].extremes()) for name in searched)):
+        try:
+            rules.replace(**dict(zip(searched, values, strict=True)))
+        except ConfigError as error:
+            line = error.lines[0]
+            return [f"search.space.trading.{searched[-1]}: the space holds a trial that cannot trade: {line}"]
+    return []
+
+
+def _ends(values: Sequence[Any]) -> tuple[Any, ...]:
+    return (min(values), max(values))
+
+
+def _searched_in_vain(config: SweepConfig) -> list[str]:
+    lines = []
+    for key in config.parameters:
+        reason = _without_effect(config, key)
+        if reason:
+            lines.append(f"search.space.{key}: searching it has no effect {reason}; take it out")
+    return lines
+
+
+def _without_effect(config: SweepConfig, key: str) -> str | None:
+    """Return why a key does nothing in this configuration, or None where it may."""
+    if key in ("policy.experts", "policy.gate", "policy.load_balance"):
+        return None if config.variant == "enhanced-maskable" else f"with variant {config.variant}"
+    if key.startswith("trading.risk_"):
+        masks = config.trading_masks()
+        return None if masks == "risk" else f"with {masks} masks (trading.masks)"
+    if key == "trading.close_minutes":
+        searched = "trading.flat_by_close" in config.parameters
+        return None if config.trading.flat_by_close or searched else "without trading.flat_by_close"
+    return None
+
+
+_OF_A_TRIAL: tuple[Check, ...] = (
+    (("trading.", "features."), _trading),
+    (_BATCH_KEYS, _batch),
+    (_GROUP_KEYS, _path_group),
+    (("search.env_steps", "search.evaluate_every", "search.grace_steps"), _steps),
+    (("resources.gpu",), _gpu),
+    (("data.calendar",), _calendar),
+    (("data.tz",), _zone),
+    (("data.path", "data.bars"), _source),
+)
+_OF_A_SWEEP: tuple[Check, ...] = (
+    (
+        (
+            "validation.",
+            "data.path",
+            "data.bars",
+            "data.synthetic.bars",
+            "data.calendar",
+            "trading.",
+            "search.space.trading.",
+        ),
+        _folds,
+    ),
+    (("policy.", "ppo.", "trading."), _defaults_in_space),
+    (("search.sampler",), _grid),
+    (("ppo.",), _searched_batches),
+    (("trading.",), _searched_trading),
+    (("variant", "trading."), _searched_in_vain),
+)

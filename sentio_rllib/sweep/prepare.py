@@ -1,0 +1,171 @@
+"""From a configuration to what trials run on: bars, folds, tape, and the settings of each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sentio_rllib.market.bars import Bars, load_bars
+from sentio_rllib.market.sessions import assign_sessions
+from sentio_rllib.market.synthetic import session_grid, synthetic_market
+from sentio_rllib.market.tape import Tape, build_tape
+from sentio_rllib.policy.variants import PolicySpec
+from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
+from sentio_rllib.seeding import Member, stream_seed
+from sentio_rllib.sweep.config import SweepConfig
+from sentio_rllib.validation.splits import Splits, make_splits
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every trial of a sweep shares.
+
+    Attributes
+    ----------
+    bars
+        All bars, the holdout included.
+    notes
+        What was found in the data, for people.
+    splits
+        Folds and holdout, computed once with the largest footprint in the search space.
+    tape
+        The tape cut before the holdout; trials receive nothing else.
+    """
+
+    bars: Bars
+    notes: tuple[str, ...]
+    splits: Splits
+    tape: Tape
+
+
+def prepare(config: SweepConfig) -> Prepared:
+    """Read or make the bars, compute the folds, build the tape.
+
+    Raises
+    ------
+    BarsError
+        If the file is missing or wrong.
+    SplitError
+        If the bars do not suffice for the folds.
+    """
+    if config.data.path is None:
+        bars, notes, splits = _embedded_market(config)
+    else:
+        bars, notes = _bars_of_file(config)
+        splits = _splits(config, bars)
+    tape = build_tape(bars, reference_volatility=config.features.reference_volatility)
+    return Prepared(bars, notes, splits, tape.cut(splits.development.stop))
+
+
+def _bars_of_file(config: SweepConfig) -> tuple[Bars, tuple[str, ...]]:
+    data = config.data
+    bars, report = load_bars(
+        data.path,
+        symbol=data.symbol,
+        tz=data.tz,
+        columns=data.columns,
+        stamp=data.stamp,
+        calendar=data.calendar,
+        hours=data.hours,
+        max_missing=data.max_missing,
+        fix=data.fix,
+        date_order=data.date_order,
+    )
+    notes = tuple(report.lines())
+    if data.bars is not None and data.bars < bars.n:
+        notes = (*notes, f"data.bars: the last {data.bars:,} of {bars.n:,} bars are used")
+        bars = bars.slice(bars.n - data.bars, bars.n)
+    return bars, notes
+
+
+def _embedded_market(config: SweepConfig) -> tuple[Bars, tuple[str, ...], Splits]:
+    """The embedded synthetic market, planted between the very edges that the folds have."""
+    synthetic = config.data.synthetic
+    timestamps = session_grid(synthetic.bars, calendar=config.data.calendar)
+    sessions, _ = assign_sessions(timestamps, config.data.calendar)
+    splits = _make_splits(config, len(timestamps), sessions.cuts, int(sessions.length.max()))
+    market = synthetic_market(
+        synthetic.bars,
+        seed=synthetic.seed,
+        edge=synthetic.edge,
+        regime_bars=synthetic.regime_bars,
+        calendar=config.data.calendar,
+        boundaries=splits.boundaries(),
+    )
+    what = f"a planted edge of {synthetic.edge:g} a bar" if synthetic.edge else "no edge"
+    notes = (
+        f"the embedded synthetic market: {market.bars.n:,} bars, seed {synthetic.seed}, {what}; "
+        "set data.path to use your own bars",
+    )
+    return market.bars, notes, splits
+
+
+def _splits(config: SweepConfig, bars: Bars) -> Splits:
+    return _make_splits(config, bars.n, bars.sessions.cuts, int(bars.sessions.length.max()))
+
+
+def _make_splits(config: SweepConfig, n: int, cuts: Any, session_minutes: int) -> Splits:
+    validation = config.validation
+    return make_splits(
+        n,
+        cuts=[int(cut) for cut in cuts],
+        scheme=validation.scheme,
+        footprint=config.footprint(session_minutes),
+        embargo=validation.embargo,
+        holdout=validation.holdout,
+        episode_length=int(config.largest("trading.episode_length")),
+        min_validation_bars=validation.min_validation_bars,
+        folds=validation.folds,
+        expanding=validation.expanding,
+        groups=validation.groups,
+        test_groups=validation.test_groups,
+        train_bars=validation.train_bars,
+        validation_bars=validation.validation_bars,
+    )
+
+
+def policy_spec(config: SweepConfig) -> PolicySpec:
+    """Return the shape of the networks of `config`."""
+    policy = config.policy
+    return PolicySpec(
+        variant=config.variant,
+        hidden=tuple(policy.hidden),
+        activation=policy.activation,
+        dropout=policy.dropout,
+        shared=policy.shared,
+        hold_bias=policy.hold_bias,
+        experts=policy.experts,
+        gate=policy.gate,
+    )
+
+
+def members_of(config: SweepConfig, splits: Splits) -> tuple[Member, ...]:
+    """Return (seed, fold) of every member: tuning seeds are drawn from the sweep's seed."""
+    seeds = [stream_seed("tuning", config.seed, index) % 2**31 for index in range(config.validation.seeds)]
+    return tuple((seed, fold.index) for fold in splits.folds for seed in seeds)
+
+
+def trial_settings(config: SweepConfig, splits: Splits, params: Mapping[str, Any]) -> TrialSettings:
+    """Return the settings of the trial with the searched `params` (dotted keys).
+
+    A trial's randomness depends on the sweep's seed only, never on when or where it runs.
+    """
+    resolved = config.resolve(dict(params))
+    search, ppo = resolved.search, resolved.ppo
+    return TrialSettings(
+        rules=resolved.trading_rules(),
+        policy=policy_spec(resolved),
+        ppo=PPOSettings(**ppo.model_dump(), load_balance=resolved.policy.load_balance),
+        folds=splits.folds,
+        members=members_of(resolved, splits),
+        trial_seed=config.seed,
+        env_steps=search.env_steps,
+        evaluate_every=search.evaluate_every,
+        fold_penalty=resolved.validation.fold_penalty,
+        grace_steps=search.grace_steps,
+        patience=search.patience,
+        min_delta=search.min_delta,
+        threads=max(1, int(resolved.resources.cpu)),
+        gpu=resolved.resources.gpu,
+    )

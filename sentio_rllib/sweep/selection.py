@@ -1,0 +1,192 @@
+"""What came of the trials: the leaderboard, the best trial, and why each one ended.
+
+A trial's place in the sweep is its `slot` (0, 1, ...); a slot whose attempt was cut off by a kill, an
+interruption or the time budget may have several attempts, of which the last one counts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sentio_rllib.errors import CheckpointError
+from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
+
+STATES = ("completed", "pruned", "failed", "unfinished")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial, as it ended.
+
+    Attributes
+    ----------
+    slot
+        Place in the sweep.
+    trial_id
+        Its name and the name of its folder.
+    state
+        ``completed``, ``pruned``, ``failed`` or ``unfinished`` (cut off; goes on with ``--resume``).
+    ended
+        Why, in words.
+    params
+        Searched parameters by dotted key.
+    curve
+        Results of its evaluations in order: ``env_steps``, ``cv_score``, ``rung_score``, ...
+    best
+        Metadata of its best evaluation; empty where there is none.
+    checkpoint
+        Folder of its last intact checkpoint.
+    """
+
+    slot: int
+    trial_id: str
+    state: str
+    ended: str
+    params: dict[str, Any]
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Path | None = None
+
+    @property
+    def cv_score(self) -> float:
+        """Best greedy score; NaN where there is none."""
+        return float(self.best["cv_score"]) if self.best else float("nan")
+
+    @property
+    def eligible(self) -> bool:
+        """Whether it may be champion: it was scored, did not fail, and its median member trades."""
+        return bool(self.best) and self.state != "failed" and self.best["validation_trades"] > 0
+
+
+def read_curve(folder: Path) -> list[dict[str, Any]]:
+    """Return the results a trial reported, one per evaluation; a torn last line is left out."""
+    path = folder / "result.json"
+    if not path.is_file():
+        return []
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_text().splitlines():
+        try:
+            result = json.loads(line)
+        except ValueError:
+            continue  # a kill can tear the last line; the evaluation is repeated on resume
+        if "env_steps" in result:
+            rows[int(result["env_steps"])] = result
+    return [rows[step] for step in sorted(rows)]
+
+
+def last_checkpoint(folder: Path) -> tuple[Path | None, str]:
+    """Return the newest checkpoint of a trial that is intact, and what was wrong with newer ones.
+
+    Returns
+    -------
+    tuple
+        The folder (None if there is none) and a note, empty where the newest is intact.
+    """
+    notes = []
+    for path in sorted(folder.glob("checkpoint_*"), reverse=True):
+        try:
+            verify_manifest(path)
+        except CheckpointError as error:
+            notes.append(str(error))
+            continue
+        return path, "; ".join(notes)
+    return None, "; ".join(notes)
+
+
+def read_best(checkpoint: Path | None) -> dict[str, Any]:
+    """Return the metadata of the best evaluation kept in a checkpoint; empty where there is none."""
+    if checkpoint is None or not (checkpoint / "best").is_dir():
+        return {}
+    _, metadata = load_model(checkpoint / "best")
+    return metadata
+
+
+def best_outcome(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return the eligible trial with the highest score (the earlier one of equals), or None."""
+    eligible = [outcome for outcome in outcomes if outcome.eligible]
+    return max(eligible, key=lambda outcome: (outcome.cv_score, -outcome.slot), default=None)
+
+
+def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Return one row per trial x fold x seed, best trial first.
+
+    A trial that was never scored has one row without fold and seed.
+    """
+    rows = []
+    for outcome in outcomes:
+        shared = {
+            "trial_id": outcome.trial_id,
+            "state": outcome.state,
+            "ended": outcome.ended,
+            "cv_score": outcome.cv_score,
+            "rung_score": float(outcome.best.get("rung_score", np.nan)),
+            "env_steps": int(outcome.curve[-1]["env_steps"]) if outcome.curve else 0,
+            "env_steps_of_best": int(outcome.best.get("env_steps", 0)),
+            "evaluations": len(outcome.curve),
+            "env_steps_per_s": _mean(outcome.curve, "env_steps_per_s"),
+            **outcome.params,
+        }
+        members = outcome.best.get("members", [])
+        if not members:
+            rows.append({**shared, "fold": -1, "seed": -1})
+        folds = sorted({fold for _, fold in members})
+        seeds = sorted({seed for seed, _ in members})
+        for (seed, fold), record in zip(members, outcome.best.get("records", []), strict=True):
+            score = outcome.best["fold_scores"][folds.index(fold)][seeds.index(seed)]
+            rows.append({**shared, "fold": fold, "seed": seed, "fold_score": score, **_figures(record)})
+    frame = pd.DataFrame(rows)
+    if frame.empty:
+        return frame
+    frame["eligible"] = frame["trial_id"].map({each.trial_id: each.eligible for each in outcomes})
+    return frame.sort_values(
+        ["eligible", "cv_score", "trial_id", "fold", "seed"],
+        ascending=[False, False, True, True, True],
+        na_position="last",
+        ignore_index=True,
+    )
+
+
+def session_returns(outcomes: Sequence[Outcome], labels: Sequence[Any]) -> pd.DataFrame:
+    """Return the out-of-sample session returns of every trial at its best evaluation, in long form.
+
+    Parameters
+    ----------
+    outcomes
+        Of the trials.
+    labels
+        Date of every session of the tape.
+    """
+    parts = []
+    for outcome in outcomes:
+        members = outcome.best.get("members", [])
+        for (seed, fold), record in zip(members, outcome.best.get("records", []), strict=True):
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "trial_id": outcome.trial_id,
+                        "fold": fold,
+                        "seed": seed,
+                        "session": [labels[index] for index in record["session"]],
+                        "net_return": record["session_returns"],
+                    }
+                )
+            )
+    columns = ["trial_id", "fold", "seed", "session", "net_return"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def _figures(record: dict[str, Any]) -> dict[str, Any]:
+    keys = ("trades", "exposure", "mean_return", "turnover_usd", "fees_usd", "drawdown_stops", "bars")
+    return {key: record[key] for key in keys}
+
+
+def _mean(curve: Sequence[dict[str, Any]], key: str) -> float:
+    values = [float(result[key]) for result in curve if result.get(key) is not None]
+    return float(np.mean(values)) if values else float("nan")

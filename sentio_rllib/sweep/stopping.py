@@ -1,0 +1,69 @@
+"""Which trials end before their budget: schedulers on `rung_score` in env steps.
+
+A trial that stops getting better ends itself (:class:`sentio_rllib.ppo.convergence.Convergence`). What a
+scheduler stops carries no `stop_reason`, which is how the searcher tells the two apart; hence a scheduler's
+`max_t` lies above the budget, so that a trial that reaches it ends by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.schedulers import (
+    AsyncHyperBandScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+
+from sentio_rllib.ppo.convergence import Convergence
+from sentio_rllib.sweep.config import SweepConfig
+
+__all__ = ["Convergence", "build_scheduler"]
+
+_MEDIAN_OF = 3
+
+
+class _FailedTrialsAside:
+    """A failed trial's score stands for nothing, so it must not move the rungs of the others."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> str:
+        """Decide on a result; a failed trial ends."""
+        if result.get("stop_reason") == "nonfinite":
+            return str(TrialScheduler.STOP)
+        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+        return decision
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Mapping[str, Any]) -> None:
+        """Take in the last result, unless the trial failed."""
+        if result.get("stop_reason") != "nonfinite":
+            super().on_trial_complete(tune_controller, trial, result)  # type: ignore[misc]
+
+
+class Asha(_FailedTrialsAside, AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray ships no types
+    """Asynchronous successive halving (Li et al. 2018)."""
+
+
+class Median(_FailedTrialsAside, MedianStoppingRule):  # type: ignore[misc]  # Ray ships no types
+    """The median stopping rule (Golovin et al. 2017)."""
+
+
+def build_scheduler(config: SweepConfig) -> TrialScheduler:
+    """Return the scheduler that `search.scheduler` names."""
+    search = config.search
+    common = {
+        "time_attr": "env_steps",
+        "metric": "rung_score",
+        "mode": "max",
+        "grace_period": search.grace_steps,
+    }
+    if search.scheduler == "asha":
+        batch = int(config.largest("ppo.environments") * config.largest("ppo.rollout_steps"))
+        last = search.env_steps + search.evaluate_every + batch  # no trial reports later than this
+        return Asha(max_t=2 * last, reduction_factor=search.reduction_factor, **common)
+    if search.scheduler == "median":
+        # infinite time slice: no trial pauses to let others catch up, which would cost a checkpoint
+        return Median(min_samples_required=_MEDIAN_OF, min_time_slice=math.inf, **common)
+    return FIFOScheduler()
