@@ -52,6 +52,8 @@ class SentioPPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib ships no types
         self.settings: TrialSettings | None = None
         self.tape: TapeHandle | None = None
         self.params: dict[str, Any] = {}
+        self.label = ""
+        self.continue_from: str | None = None
         self.environment(disable_env_checking=True)
         self.env_runners(env_runner_cls=SentioEnvRunner, num_env_runners=0, create_local_env_runner=True)
         self.learners(num_learners=0)
@@ -96,7 +98,8 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
 
     Build it from a :class:`SentioPPOConfig` with ``trading(settings, tape)``, or hand it to Tune through
     :func:`ray.tune.with_parameters` with ``tape`` (a :class:`TapeHandle`) and ``settings_for``, a callable from
-    a trial's parameters to its :class:`TrialSettings`; then its configuration is ``{"params": {...}}``.
+    a trial's parameters to its :class:`TrialSettings`; then its configuration is ``{"params": {...}}``, and
+    may name a checkpoint to go on from in ``continue_from``.
     """
 
     @classmethod
@@ -136,6 +139,8 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, torch.Tensor] = {}
         self.scores: Scores | None = None
+        if config.continue_from is not None:
+            self.load_checkpoint(config.continue_from)
 
     def _reseed(self) -> None:
         seed = stream_seed("process", self.settings.trial_seed)

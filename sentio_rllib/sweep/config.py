@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +68,8 @@ class SweepConfig(Section):
         default="experiments", min_length=1, description="folder or pyarrow file system that holds the sweeps"
     )
 
-    @cached_property
     def parameters(self) -> Space:
-        """The search space: dotted key to parameter, in the file's order."""
+        """Return the search space: dotted key to parameter, in the file's order."""
         space, mistakes = parse_space(self.search.space, type(self))
         if mistakes:
             raise ConfigError(*mistakes)
@@ -87,7 +85,7 @@ class SweepConfig(Section):
 
     def largest(self, key: str) -> float:
         """Return the largest value that a number has in any trial."""
-        parameter = self.parameters.get(key)
+        parameter = self.parameters().get(key)
         value: float = self.value(key)
         return value if parameter is None else max(value, *parameter.extremes())
 

@@ -52,7 +52,7 @@ def contradictions(config: SweepConfig, wrong: Sequence[str] = (), *, trial: boo
 
 def cautions(config: SweepConfig) -> list[str]:
     """Return what is allowed but probably not meant, one line each."""
-    search, space = config.search, config.parameters
+    search, space = config.search, config.parameters()
     lines = []
     if not space and search.trials > 1 and search.sampler != "grid":
         lines.append(
@@ -183,7 +183,7 @@ def _folds(config: SweepConfig) -> list[str]:
 
 def _defaults_in_space(config: SweepConfig) -> list[str]:
     lines = []
-    for key, parameter in config.parameters.items():
+    for key, parameter in config.parameters().items():
         value = config.value(key)
         if not parameter.contains(value):
             lines.append(
@@ -194,7 +194,7 @@ def _defaults_in_space(config: SweepConfig) -> list[str]:
 
 
 def _grid(config: SweepConfig) -> list[str]:
-    space = config.parameters
+    space = config.parameters()
     if config.search.sampler != "grid":
         return []
     continuous = [
@@ -218,7 +218,7 @@ def _searched_sizes(
     config: SweepConfig, keys: tuple[str, ...], reason_of: Callable[..., str | None]
 ) -> list[str]:
     """The first combination of searched sizes that cannot train; combinations are few or are refused."""
-    space = config.parameters
+    space = config.parameters()
     searched = [key for key in keys if key in space]
     if not searched:
         return []
@@ -236,7 +236,7 @@ def _searched_sizes(
 
 def _searched_trading(config: SweepConfig) -> list[str]:
     """Ends of the ranges suffice: the rules of trading are monotone in each of these keys."""
-    space = config.parameters
+    space = config.parameters()
     names = ("position_step", "max_position", "min_trade", "episode_length", "decision_interval")
     searched = [name for name in names if f"trading.{name}" in space]
     if not searched or _trading(config):
@@ -257,7 +257,7 @@ def _ends(values: Sequence[Any]) -> tuple[Any, ...]:
 
 def _searched_in_vain(config: SweepConfig) -> list[str]:
     lines = []
-    for key in config.parameters:
+    for key in config.parameters():
         reason = _without_effect(config, key)
         if reason:
             lines.append(f"search.space.{key}: searching it has no effect {reason}; take it out")
@@ -272,7 +272,7 @@ def _without_effect(config: SweepConfig, key: str) -> str | None:
         masks = config.trading_masks()
         return None if masks == "risk" else f"with {masks} masks (trading.masks)"
     if key == "trading.close_minutes":
-        searched = "trading.flat_by_close" in config.parameters
+        searched = "trading.flat_by_close" in config.parameters()
         return None if config.trading.flat_by_close or searched else "without trading.flat_by_close"
     return None
 

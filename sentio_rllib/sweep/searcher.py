@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ from ray.tune.search.searcher import Searcher
 from sentio_rllib.errors import SweepError
 from sentio_rllib.seeding import stream_seed
 from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.space import Space, decode_params, default_params, encode_params, grid
+from sentio_rllib.sweep.space import Space, decode_params, default_params, encode_params, grid, grid_size
 
 SamplerName = Literal["tpe", "gp", "random", "cmaes", "grid"]
 
@@ -43,7 +43,7 @@ COMPLETED_BY = ("budget", "converged")
 STARTUP_TRIALS = 5
 """Trials that are drawn at random before a model proposes; sweeps here are small."""
 
-_TUNE_ID, _REASON, _ORPHAN = "tune_id", "reason", "orphan"
+_TUNE_ID, REASON, _ORPHAN, LABEL = "tune_id", "reason", "orphan", "label"
 _BUSY_SECONDS = 60
 
 
@@ -53,7 +53,8 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
     Parameters
     ----------
     space
-        Dotted keys and what they range over; a suggestion is ``{"params": {key: value}}``.
+        Dotted keys and what they range over; a suggestion is ``{"params": {key: value}, "label": ...,
+        "continue_from": ...}``: a trial that was cut off keeps its label and goes on from its checkpoint.
     defaults
         The parameters of trial 0.
     storage
@@ -66,6 +67,8 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         Suggestions in all, those of an earlier run of the study included.
     seed
         Of the sampler.
+    checkpoint_of
+        From a label to the folder of its last checkpoint, None where there is none.
     score, rung_score, time
         Keys of a result: what complete trials are told with, what rungs hold, and the rungs' step.
     """
@@ -80,6 +83,7 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         sampler: SamplerName = "tpe",
         trials: int = 16,
         seed: int = 0,
+        checkpoint_of: Callable[[str], str | None] = lambda _: None,
         score: str = "cv_score",
         rung_score: str = "rung_score",
         time: str = "env_steps",
@@ -89,6 +93,7 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         self.storage, self.study_name = storage, study_name
         self.sampler: SamplerName = sampler
         self.trials, self.seed = trials, seed
+        self.checkpoint_of = checkpoint_of
         self.rung_score, self.time = rung_score, time
         self._study: optuna.Study | None = None
 
@@ -101,19 +106,32 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Return the parameters of a new Tune trial, or FINISHED once all were made."""
-        ordinal = len(counted_trials(self.study))
-        if ordinal >= self.trials or not self._enqueue(ordinal):
+        ordinal, continued = self._next()
+        if not continued and (ordinal >= self.trials or not self._enqueue(ordinal)):
             return str(Searcher.FINISHED)
         self.study.sampler = build_sampler(self.sampler, stream_seed("sampler", self.seed, ordinal))
         distributions = {key: parameter.distribution() for key, parameter in self.space.items()}
         trial = self.study.ask(fixed_distributions=distributions)
         trial.set_user_attr(_TUNE_ID, trial_id)
-        return {"params": decode_params(self.space, trial.params)}
+        label = trial_label(ordinal)
+        trial.set_user_attr(LABEL, label)
+        return {
+            "params": decode_params(self.space, trial.params),
+            "label": label,
+            "continue_from": self.checkpoint_of(label) if continued else None,
+        }
+
+    def _next(self) -> tuple[int, bool]:
+        """Return the place in the sweep of the next suggestion, and whether a trial there was cut off."""
+        trials = self._all_trials()
+        for trial in trials:
+            if trial.state is TrialState.WAITING and LABEL in trial.user_attrs:
+                return int(trial.user_attrs[LABEL].rpartition("_")[2]), True
+        labels = {trial.user_attrs[LABEL] for trial in trials if LABEL in trial.user_attrs}
+        return len(labels), False
 
     def _enqueue(self, ordinal: int) -> bool:
         """Queue what comes next where that is fixed; False once a grid is used up."""
-        if any(trial.state is TrialState.WAITING for trial in self._all_trials()):
-            return True  # an orphan's parameters, to be tried again
         if self.sampler == "grid":
             point = next(islice(grid(self.space, self.defaults), ordinal, None), None)
         else:
@@ -121,8 +139,17 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         if point is None:
             return False
         if ordinal == 0 or self.sampler == "grid":
-            self.study.enqueue_trial(encode_params(self.space, point))
+            named = {LABEL: trial_label(ordinal)}  # a driver killed before the draw finds it by this
+            self.study.enqueue_trial(encode_params(self.space, point), user_attrs=named)
         return True
+
+    def remaining(self) -> int:
+        """Return how many suggestions are left: new trials, and queued ones that were cut off."""
+        trials = self._all_trials()
+        cut_off = sum(trial.state is TrialState.WAITING and LABEL in trial.user_attrs for trial in trials)
+        labels = {trial.user_attrs[LABEL] for trial in trials if LABEL in trial.user_attrs}
+        asked = min(self.trials, grid_size(self.space)) if self.sampler == "grid" else self.trials
+        return cut_off + max(0, asked - len(labels))
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Note a rung of a trial that goes on."""
@@ -140,34 +167,30 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         state, score, reason = outcome(result, error=error, score=self.metric)
         if result is not None and state is not TrialState.FAIL:
             self._report(frozen, result)
-        self._open(frozen).set_user_attr(_REASON, reason)
+        self._open(frozen).set_user_attr(REASON, reason)
         self.study.tell(frozen.number, score, state=state)
 
-    def reconcile(self, alive: Collection[str] = ()) -> list[int]:
-        """Fail the trials that a killed driver left running, and queue their parameters again.
+    def reconcile(self, reason: str = "driver ended") -> list[int]:
+        """Fail the trials that a driver left running, and queue their parameters again under their labels.
 
         Parameters
         ----------
-        alive
-            Ids of the Tune trials that will be continued; theirs stay running.
+        reason
+            Why they were cut off: a killed driver, the time budget, the user.
 
         Returns
         -------
         list of int
             Numbers of the orphans. They do not count towards `trials`.
         """
-        orphans = [
-            trial
-            for trial in self._all_trials()
-            if trial.state is TrialState.RUNNING and trial.user_attrs.get(_TUNE_ID) not in alive
-        ]
+        orphans = [trial for trial in self._all_trials() if trial.state is TrialState.RUNNING]
         for frozen in orphans:
             trial = self._open(frozen)
             trial.set_user_attr(_ORPHAN, True)
-            trial.set_user_attr(_REASON, "driver ended")
+            trial.set_user_attr(REASON, reason)
             params = frozen.system_attrs.get("fixed_params", {}) | frozen.params
-            if params.keys() == self.space.keys():  # else killed while they were drawn: drawn anew
-                self.study.enqueue_trial(params)
+            if params.keys() == self.space.keys() and LABEL in frozen.user_attrs:
+                self.study.enqueue_trial(params, user_attrs={LABEL: frozen.user_attrs[LABEL]})
             self.study.tell(frozen.number, state=TrialState.FAIL)
         return [frozen.number for frozen in orphans]
 
@@ -231,6 +254,11 @@ def outcome(
     return TrialState.COMPLETE, float(value), str(reason)
 
 
+def trial_label(ordinal: int) -> str:
+    """Return the name of the trial at a place in the sweep, and of its folder."""
+    return f"trial_{ordinal:04d}"
+
+
 def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that count towards the number asked for: all but queued ones and orphans."""
     trials: Iterator[FrozenTrial] = iter(study.get_trials(deepcopy=False))
@@ -268,15 +296,18 @@ def build_sampler(name: SamplerName, seed: int) -> BaseSampler:
     return RandomSampler(seed=seed)
 
 
-def build_searcher(config: SweepConfig, storage: str) -> HonestSearcher:
+def build_searcher(
+    config: SweepConfig, storage: str, checkpoint_of: Callable[[str], str | None] = lambda _: None
+) -> HonestSearcher:
     """Return the searcher of a sweep; its study bears the sweep's name."""
     search = config.search
     return HonestSearcher(
-        config.parameters,
+        config.parameters(),
         default_params(config),
         storage=storage,
         study_name=config.name,
         sampler=search.sampler,
         trials=search.trials,
         seed=config.seed,
+        checkpoint_of=checkpoint_of,
     )

@@ -243,7 +243,7 @@ def _valid_values(key: str, values: list[Any], model: Model) -> list[Any]:
 
 def default_params(config: SweepConfig) -> dict[str, Any]:
     """Return the searched keys with their values in the configuration itself: the parameters of trial 0."""
-    return {key: config.value(key) for key in config.parameters}
+    return {key: config.value(key) for key in config.parameters()}
 
 
 def decode_params(space: Mapping[str, Parameter], stored: Mapping[str, Scalar]) -> dict[str, Any]:

@@ -8,9 +8,11 @@ scheduler stops carries no `stop_reason`, which is how the searcher tells the tw
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
+from optuna.trial import FrozenTrial
 from ray.tune.schedulers import (
     AsyncHyperBandScheduler,
     FIFOScheduler,
@@ -20,6 +22,7 @@ from ray.tune.schedulers import (
 
 from sentio_rllib.ppo.convergence import Convergence
 from sentio_rllib.sweep.config import SweepConfig
+from sentio_rllib.sweep.searcher import LABEL
 
 __all__ = ["Convergence", "build_scheduler"]
 
@@ -50,8 +53,31 @@ class Median(_FailedTrialsAside, MedianStoppingRule):  # type: ignore[misc]  # R
     """The median stopping rule (Golovin et al. 2017)."""
 
 
-def build_scheduler(config: SweepConfig) -> TrialScheduler:
-    """Return the scheduler that `search.scheduler` names."""
+def build_scheduler(config: SweepConfig, history: Sequence[FrozenTrial] = ()) -> TrialScheduler:
+    """Return the scheduler that `search.scheduler` names.
+
+    Parameters
+    ----------
+    config
+        Of the sweep.
+    history
+        Trials of earlier starts of the sweep; their rungs count as if the sweep had never been broken.
+    """
+    scheduler = _new_scheduler(config)
+    curves = {trial.user_attrs[LABEL]: trial.intermediate_values for trial in history if LABEL in trial.user_attrs}
+    for label, rungs in curves.items():
+        trial = SimpleNamespace(trial_id=label)
+        for env_steps, rung_score in sorted(rungs.items()):
+            if isinstance(scheduler, Asha):
+                scheduler._brackets[0].on_result(trial, env_steps, rung_score)
+            elif isinstance(scheduler, Median):
+                result = {"env_steps": env_steps, "rung_score": rung_score}
+                scheduler._results.setdefault(trial, []).append(result)
+                scheduler._completed_trials.add(trial)
+    return scheduler
+
+
+def _new_scheduler(config: SweepConfig) -> TrialScheduler:
     search = config.search
     common = {
         "time_attr": "env_steps",

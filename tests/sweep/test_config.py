@@ -44,7 +44,7 @@ def test_shipped_configurations_load_and_survive_their_own_yaml(path: Path, tmp_
     config = load_config(path)
     assert config.name == path.stem
     assert config.cautions() == []
-    assert next(iter(config.parameters)) == "ppo.learning_rate"
+    assert next(iter(config.parameters())) == "ppo.learning_rate"
     again = load_config(write(tmp_path, config.to_yaml()))
     assert again == config
     assert again.fingerprint() == config.fingerprint()
@@ -225,7 +225,7 @@ def test_overrides_replace_values_in_their_order(tmp_path: Path) -> None:
     assert config.ppo.gamma == 0.99
     assert config.policy.hidden == (32, 32)
     assert config.name == "other"
-    assert list(config.parameters) == ["ppo.learning_rate"]
+    assert list(config.parameters()) == ["ppo.learning_rate"]
     assert config.data.path == "a=b.csv"
 
 
@@ -235,7 +235,14 @@ def test_wrong_overrides_are_told_with_the_mistakes_of_the_file(tmp_path: Path) 
     with pytest.raises(ConfigError) as caught:
         load_config(path, overrides)
     lines = caught.value.lines
-    starts = ("--set ppo.gamma:", "--set =3:", "--set ppo.clip=[1:", "--set data.path.x=1:", "sead:", "ppo.gamma:")
+    starts = (
+        "--set ppo.gamma:",
+        "--set =3:",
+        "--set ppo.clip=[1:",
+        "--set data.path.x=1:",
+        "sead:",
+        "ppo.gamma:",
+    )
     assert all(any(line.startswith(start) for line in lines) for start in starts)
 
 
@@ -275,7 +282,9 @@ def test_trading_ranges_agree_with_the_rules(name: str) -> None:
     limits = [value for each in info.metadata for value in vars_of(each)]
     for value in [*limits, *(value * 2 + 1 for value in limits), *(value - 1 for value in limits), True]:
         held = int(value) if info.annotation is int and not isinstance(value, bool) else value
-        assert accepts(lambda held=held: type(SweepConfig().trading)(**{name: held}), ValidationError) == accepts(
+        assert accepts(
+            lambda held=held: type(SweepConfig().trading)(**{name: held}), ValidationError
+        ) == accepts(
             lambda held=held: TradingRules(**{name: held}), ConfigError, other_than=f"trading.{name}: "
         )
 
@@ -344,7 +353,7 @@ def test_a_configuration_is_frozen_and_travels() -> None:
         config.seed = 3
     copy = pickle.loads(pickle.dumps(config))
     assert copy == config
-    assert copy.parameters == config.parameters
+    assert copy.parameters() == config.parameters()
     assert SweepConfig.model_validate(config.model_dump(mode="json")) == config
 
 

@@ -36,7 +36,7 @@ def test_every_kind_becomes_its_distribution() -> None:
             "policy.shared": {"choice": [False, True]},
         }
     )
-    distributions = {key: parameter.distribution() for key, parameter in config.parameters.items()}
+    distributions = {key: parameter.distribution() for key, parameter in config.parameters().items()}
     assert distributions == {
         "ppo.learning_rate": FloatDistribution(1e-4, 1e-3, log=True),
         "ppo.clip": FloatDistribution(0.1, 0.3),
@@ -48,7 +48,7 @@ def test_every_kind_becomes_its_distribution() -> None:
     }
     defaults = default_params(config)
     assert defaults["policy.hidden"] == (256, 256, 128)
-    assert decode_params(config.parameters, encode_params(config.parameters, defaults)) == defaults
+    assert decode_params(config.parameters(), encode_params(config.parameters(), defaults)) == defaults
     assert config.resolve(defaults) == config
 
 
@@ -108,14 +108,17 @@ def test_what_depends_on_another_searched_key_is_allowed() -> None:
             "ppo.path_group": {"choice": [1, 8]},
         }
     )
-    assert len(config.parameters) == 4
+    assert len(config.parameters()) == 4
 
 
 def test_good_entries_are_parsed_beside_wrong_ones() -> None:
     raw = {"ppo.clip": {"uniform": [0.1, 0.3]}, "ppo.gama": 1, "ppo.gamma": 2}
     space, mistakes = parse_space(raw, SweepConfig)
     assert list(space) == ["ppo.clip"]
-    assert [line.partition(": ")[0] for line in mistakes] == ["search.space.ppo.gama", "search.space.ppo.gamma"]
+    assert [line.partition(": ")[0] for line in mistakes] == [
+        "search.space.ppo.gama",
+        "search.space.ppo.gamma",
+    ]
 
 
 def test_a_grid_has_every_point_once_and_begins_with_the_default() -> None:
@@ -127,7 +130,7 @@ def test_a_grid_has_every_point_once_and_begins_with_the_default() -> None:
         },
         sampler="grid",
     )
-    space = config.parameters
+    space = config.parameters()
     points = [tuple(encode_params(space, point).values()) for point in grid(space, default_params(config))]
     assert points[0] == (4, 0.98, "[256, 256, 128]")
     assert len(points) == len(set(points)) == grid_size(space) == 18
@@ -137,7 +140,7 @@ def test_a_grid_has_every_point_once_and_begins_with_the_default() -> None:
 
 def test_a_grid_over_a_continuum_is_refused_with_the_way_out() -> None:
     space = {"ppo.learning_rate": {"loguniform": [1e-4, 1e-3]}, "ppo.epochs": {"int": [1, 4]}}
-    assert continuous_keys(configured(space).parameters) == ["ppo.learning_rate"]
+    assert continuous_keys(configured(space).parameters()) == ["ppo.learning_rate"]
     with pytest.raises(ConfigError, match=r"search.space.ppo.learning_rate.*list the values with choice"):
         configured(space, sampler="grid")
 

@@ -1,0 +1,63 @@
+"""The command: ``python -m sentio_rllib.sweep CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentio_rllib.errors import SentioError
+from sentio_rllib.sweep.config import load_config
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sentio_rllib.sweep",
+        description="Search PPO trading agents under purged cross-validation and keep the best.",
+    )
+    parser.add_argument("config", type=Path, help="a YAML file, for example configs/enhanced.yaml")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a key, for example data.path=bars.feather; may be given several times",
+    )
+    parser.add_argument("--name", help="name of the sweep and of its folder (default: the file's name)")
+    parser.add_argument("--resume", action="store_true", help="go on with a sweep, or extend a finished one")
+    parser.add_argument("--dry-run", action="store_true", help="show what would run and how long; start nothing")
+    parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 done, 2 the user's mistake, 1 otherwise (interrupted, no trial scored)."""
+    args = _parser().parse_args(arguments)
+    overrides = args.overrides + ([] if args.name is None else [f"name={args.name}"])
+    try:
+        config = load_config(args.config, overrides)
+        for line in config.cautions():
+            print(f"caution: {line}")
+        if args.dry_run:
+            from sentio_rllib.sweep.dry_run import dry_run
+
+            dry_run(config)
+            return 0
+        from sentio_rllib.sweep.run import run_sweep, sweep_folder  # Ray starts only after all is checked
+
+        summary = run_sweep(config, resume=args.resume, address=args.address)
+    except SentioError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    from sentio_rllib.sweep.results import print_summary
+
+    print_summary(summary, sweep_folder(config))
+    finished = summary["state"] != "interrupted"
+    return 0 if finished and summary["trials"]["total"] > summary["trials"]["failed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
