@@ -6,9 +6,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import ray
 import torch
 
-from sentio_rllib.market.synthetic import session_grid, synthetic_market
+from sentio_rllib.market.synthetic import synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.validation.splits import Footprint, Splits, make_splits
 
@@ -32,8 +33,6 @@ def small_tape(small_splits: Splits) -> Tape:
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[None]:
     """A local Ray of two CPUs, started once and shut down at the end."""
-    import ray
-
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield

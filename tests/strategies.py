@@ -28,9 +28,7 @@ def session_minutes(first: str, last: str, *, hours: str = "regular") -> NDArray
     return timestamp[regular] if hours == "regular" else timestamp
 
 
-def make_bars(
-    timestamp: NDArray[np.int64], *, seed: int = 0, market: Market = "walk", calendar: str = "XNYS"
-) -> Bars:
+def make_bars(timestamp: NDArray[np.int64], *, seed: int = 0, market: Market = "walk", calendar: str = "XNYS") -> Bars:
     """A random market on the given minutes.
 
     `market`: ``walk``; ``constant``: one price for ever; ``sticky``: most bars repeat the price before;

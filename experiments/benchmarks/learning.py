@@ -16,6 +16,7 @@ from typing import Any
 import common
 import markets
 import numpy as np
+import peers
 import ray
 import torch
 
@@ -25,7 +26,7 @@ from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.trading.rules import TradingRules
-from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Record, fold_score
+from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_score
 
 PROGRAM = "learning"
 FOLDS, SEEDS = 4, 2
@@ -86,9 +87,7 @@ def train_sentio(found: markets.Market, settings: TrialSettings, planted: bool) 
     while True:
         result = algorithm.train()
         records = algorithm.scores.evaluation.greedy
-        members = [
-            describe(*row, planted) for row in zip(records, known["oracle"], known["hold"], strict=True)
-        ]
+        members = [describe(*row, planted) for row in zip(records, known["oracle"], known["hold"], strict=True)]
         point = {key: float(np.mean([member[key] for member in members])) for key in members[0]}
         point |= {key: result[key] for key in ("env_steps", "cv_score", "rung_score", "entropy")}
         point |= {key: result[key] for key in ("env_steps_per_s", "trades_per_decision")}
@@ -106,19 +105,17 @@ def _line(point: dict[str, Any]) -> str:
 
 def train_peer(found: markets.Market, settings: TrialSettings, planted: bool) -> dict[str, Any]:
     """Train sb3-contrib's MaskablePPO, one member after the other, with the same networks and defaults."""
-    from peers import maskable_ppo, peer_policy
-
     known = references(found, settings)
     curves: dict[int, list[dict[str, float]]] = {}
     started = time.perf_counter()
     for index, (seed, fold) in enumerate(settings.members):
         part = replace(settings, members=((seed, fold),))
         evaluator = block_evaluator(found, part)
-        model = maskable_ppo(found, part)
+        model = peers.maskable_ppo(found, part)
         points = []
         for target in range(settings.evaluate_every, settings.env_steps + 1, settings.evaluate_every):
             model.learn(target - model.num_timesteps, reset_num_timesteps=False)
-            record = evaluator.evaluate(peer_policy(model, found.tape)).greedy[0]
+            record = evaluator.evaluate(peers.peer_policy(model, found.tape)).greedy[0]
             row = known["oracle"][index], known["hold"][index]
             points.append({"env_steps": float(model.num_timesteps), **describe(record, *row, planted)})
             print(f"  maskable_ppo fold {fold}: {_line(points[-1])}", flush=True)

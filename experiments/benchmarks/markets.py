@@ -36,9 +36,7 @@ def market(bars: int, edge: float, seed: int = 0, interval: int = 15, folds: int
 
 def members(seeds: int, folds: int) -> tuple[tuple[int, int], ...]:
     """Return (seed, fold) of every member."""
-    return tuple(
-        (stream_seed("benchmark", index) % 2**31, fold) for fold in range(folds) for index in range(seeds)
-    )
+    return tuple((stream_seed("benchmark", index) % 2**31, fold) for fold in range(folds) for index in range(seeds))
 
 
 def fixed_policy(actions: NDArray[np.int64]) -> Decide:
@@ -46,6 +44,7 @@ def fixed_policy(actions: NDArray[np.int64]) -> Decide:
     table = torch.nn.functional.one_hot(torch.tensor(actions), 3).float() * 100.0
 
     def decide(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        del portfolio
         return table[bar].masked_fill(~mask, -1e9)
 
     return decide

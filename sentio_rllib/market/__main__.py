@@ -57,9 +57,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m sentio_rllib.market", description="Minute bars: check a file, or import it."
-    )
+    parser = _Parser(prog="python -m sentio_rllib.market", description="Minute bars: check a file, or import it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{check,import}")
     check = commands.add_parser("check", help="validate a file as training would and report what it holds")
     check.set_defaults(output=None)

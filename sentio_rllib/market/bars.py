@@ -145,9 +145,7 @@ def load_bars(
     BarsError
         One line for every mistake, with counts, the first rows and the option that mends it.
     """
-    _check_options(
-        tz=tz, stamp=stamp, calendar=calendar, hours=hours, max_missing=max_missing, date_order=date_order
-    )
+    _check_options(tz=tz, stamp=stamp, calendar=calendar, hours=hours, max_missing=max_missing, date_order=date_order)
     path = Path(path)
     symbol = symbol or _symbol_of(path)
     raw = read_columns(path, columns)
@@ -163,9 +161,7 @@ def load_bars(
 def check_output(path: Path) -> None:
     """Raise :class:`BarsError` where bars cannot be written to `path`: its ending, or its folder."""
     if path.suffix not in (".feather", ".parquet"):
-        raise BarsError(
-            f"output {path.name!r} ends in {path.suffix!r}: pass a name that ends in .feather or .parquet"
-        )
+        raise BarsError(f"output {path.name!r} ends in {path.suffix!r}: pass a name that ends in .feather or .parquet")
     if not path.parent.is_dir():
         raise BarsError(f"folder {str(path.parent)!r} does not exist: make it first or pass another output")
 
@@ -220,9 +216,7 @@ def _symbol_of(path: Path) -> str:
 def _from_frame(frame: pd.DataFrame) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
     absent = [name for name in ("timestamp", *VALUES) if name not in frame.columns]
     if absent:
-        raise BarsError(
-            f"the frame lacks the columns {', '.join(absent)}: name them timestamp, {', '.join(VALUES)}"
-        )
+        raise BarsError(f"the frame lacks the columns {', '.join(absent)}: name them timestamp, {', '.join(VALUES)}")
     stamps = pd.DatetimeIndex(frame["timestamp"])
     if stamps.tz is None:
         raise BarsError("the frame's timestamp has no time zone: localise it first (tz_localize)")
@@ -293,9 +287,7 @@ def _validate(
     return _Read(timestamp[order.keep], {name: v[order.keep] for name, v in raw.numbers.items()}), facts
 
 
-def _within_hours(
-    symbol: str, read: _Read, facts: FileFacts, calendar: str, hours: str
-) -> tuple[Bars, BarsReport]:
+def _within_hours(symbol: str, read: _Read, facts: FileFacts, calendar: str, hours: str) -> tuple[Bars, BarsReport]:
     timestamp, values = read.timestamp, read.numbers
     sessions, regular = assign_sessions(timestamp, calendar)
     off_hours = timestamp[~regular]

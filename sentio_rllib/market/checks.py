@@ -131,9 +131,7 @@ class Order:
     steps_back: int
 
 
-def examine_order(
-    timestamp: NDArray[np.int64], values: dict[str, NDArray[np.float64]]
-) -> tuple[Order, list[str]]:
+def examine_order(timestamp: NDArray[np.int64], values: dict[str, NDArray[np.float64]]) -> tuple[Order, list[str]]:
     """Sort out order and duplicates; the findings name the option that mends them.
 
     `timestamp` int64[T] ns UTC, `values` float64[T] each.

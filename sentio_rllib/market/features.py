@@ -90,10 +90,7 @@ class MarketFeature:
 
 
 MARKET_FEATURES: tuple[MarketFeature, ...] = (
-    *(
-        MarketFeature(f"return_{window}", max(window, VOLATILITY_WINDOW), "tanh", 0.5)
-        for window in RETURN_WINDOWS
-    ),
+    *(MarketFeature(f"return_{window}", max(window, VOLATILITY_WINDOW), "tanh", 0.5) for window in RETURN_WINDOWS),
     MarketFeature("return_session", VOLATILITY_WINDOW, "tanh", 0.5, since_open=True),
     MarketFeature("volatility_ratio", VOLATILITY_WINDOW, "clip"),
     MarketFeature("volatility_level", VOLATILITY_WINDOW, "clip"),
@@ -236,9 +233,7 @@ def trailing_dollar_volume(bars: Bars) -> NDArray[np.float64]:
     return np.asarray(total / _present(bars.n, DOLLAR_VOLUME_WINDOW))
 
 
-def compute_market_features(
-    bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY
-) -> NDArray[np.float32]:
+def compute_market_features(bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY) -> NDArray[np.float32]:
     """Compute the 14 market features of every bar.
 
     Features count bars, not minutes: a missing minute, a night or a cut is one step.

@@ -98,9 +98,7 @@ def read_columns(path: Path, columns: str | Sequence[str] | None = None) -> RawC
 def _read_table(path: Path, header_needed: bool) -> tuple[pa.Table, list[str] | None]:
     """Read the table and, for csv, the header line that was found."""
     if not path.exists():
-        raise BarsError(
-            f"bars file {str(path)!r} does not exist: pass the path of a feather, parquet or csv file"
-        )
+        raise BarsError(f"bars file {str(path)!r} does not exist: pass the path of a feather, parquet or csv file")
     if path.is_dir():
         raise BarsError(f"{str(path)!r} is a folder: pass the path of one feather, parquet or csv file")
     readers: dict[str, Callable[[Path], pa.Table]] = {
@@ -118,9 +116,7 @@ def _read_table(path: Path, header_needed: bool) -> tuple[pa.Table, list[str] | 
     except (pa.ArrowException, OSError, UnicodeDecodeError, EOFError) as error:
         reason = " ".join(str(error).split())
         raise BarsError(f"{path.name} cannot be read as {suffix[1:]}: {reason}") from error
-    raise BarsError(
-        f"{path.name} ends in {path.suffix!r}: a bars file ends in .feather, .parquet or .csv (or .csv.gz)"
-    )
+    raise BarsError(f"{path.name} ends in {path.suffix!r}: a bars file ends in .feather, .parquet or .csv (or .csv.gz)")
 
 
 def _read_parquet(path: Path) -> pa.Table:

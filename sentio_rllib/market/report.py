@@ -112,9 +112,7 @@ class BarsReport:
                 f"moves over {JUMP:.0%} between sessions: {self.session_jumps:,} (a split? bring adjusted "
                 f"bars){self._like('session_jumps')}"
             )
-        told.append(
-            f"bars without volume: {self.zero_volume_share:.2%}; with one price: {self.one_price_share:.2%}"
-        )
+        told.append(f"bars without volume: {self.zero_volume_share:.2%}; with one price: {self.one_price_share:.2%}")
         return told
 
     def _mended(self) -> list[str]:

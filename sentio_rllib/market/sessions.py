@@ -117,9 +117,7 @@ class _Schedule:
         return _minutes(self.closes - self.opens - (self.break_ends - self.break_starts))
 
 
-def assign_sessions(
-    timestamp: NDArray[np.int64], calendar: str = "XNYS"
-) -> tuple[Sessions, NDArray[np.bool_]]:
+def assign_sessions(timestamp: NDArray[np.int64], calendar: str = "XNYS") -> tuple[Sessions, NDArray[np.bool_]]:
     """Assign every bar to a session of the calendar.
 
     Parameters

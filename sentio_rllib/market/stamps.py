@@ -106,9 +106,7 @@ def read_stamps(
             except pa.ArrowInvalid:
                 continue
         return _from_text(text, tz, calendar, date_order)
-    raise BarsError(
-        f"the column of stamps holds {kind}: timestamps, epochs or text with date and time are needed"
-    )
+    raise BarsError(f"the column of stamps holds {kind}: timestamps, epochs or text with date and time are needed")
 
 
 def _to_nanoseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -166,9 +164,7 @@ def _from_text(text: pa.ChunkedArray, tz: str | None, calendar: str, date_order:
         timestamp = _as_int(parsed)
         mistakes = _absent(timestamp, text)
         if bare.size and not mistakes:
-            mistakes = (
-                finding("the stamp lacks the zone that others carry", bare, timestamp.size, "add it"),
-            )
+            mistakes = (finding("the stamp lacks the zone that others carry", bare, timestamp.size, "add it"),)
         return Stamps(timestamp, (*notes, *_unused(tz, "the stamps carry their offset")), mistakes)
     parsed, notes = _parse(text, calendar, date_order, offset=False)
     stamps = _localise(_as_int(parsed), tz)

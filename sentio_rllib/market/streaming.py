@@ -134,8 +134,7 @@ class StreamingFeatures:
         short = max(self._volatility(batch.SHORT_VOLATILITY_WINDOW), batch.VOLATILITY_FLOOR)
         log_close = self._history[_LOG_CLOSE, self._stop - 1]
         raw = {
-            f"return_{window}": (log_close - self._window(_LOG_CLOSE, window + 1)[0])
-            / (deviation * math.sqrt(window))
+            f"return_{window}": (log_close - self._window(_LOG_CLOSE, window + 1)[0]) / (deviation * math.sqrt(window))
             for window in batch.RETURN_WINDOWS
         }
         raw["volatility_ratio"] = math.log(short / deviation)
@@ -145,13 +144,9 @@ class StreamingFeatures:
         raw[f"rsi_{batch.RSI_WINDOW}"] = change.sum() / moved if moved > 0 else 0.0
         distance = self._distances(close)
         mean_distance = distance[-batch.FAST_MEAN :].mean() - distance.mean()
-        raw[f"sma_{batch.FAST_MEAN}_{batch.SLOW_MEAN}"] = mean_distance / (
-            batch.MEAN_DISTANCE_DEVIATION * deviation
-        )
+        raw[f"sma_{batch.FAST_MEAN}_{batch.SLOW_MEAN}"] = mean_distance / (batch.MEAN_DISTANCE_DEVIATION * deviation)
         band = distance[-batch.BOLLINGER_WINDOW :]
-        raw[f"bollinger_{batch.BOLLINGER_WINDOW}"] = -band.mean() / max(
-            band.std(), batch.RELATIVE_DEVIATION_FLOOR
-        )
+        raw[f"bollinger_{batch.BOLLINGER_WINDOW}"] = -band.mean() / max(band.std(), batch.RELATIVE_DEVIATION_FLOOR)
         volumes = self._window(_LOG_VOLUME, batch.VOLUME_WINDOW)
         spread = max(volumes.std(), batch.LOG_VOLUME_DEVIATION_FLOOR)
         raw["volume_z"] = (volumes[-1] - volumes.mean()) / spread

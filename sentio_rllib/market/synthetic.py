@@ -278,9 +278,7 @@ def skill(agent: float, oracle: float, hold: float, exposure: float) -> float:
     """
     values = {"agent": agent, "oracle": oracle, "hold": hold, "exposure": exposure}
     mistakes = [
-        f"{name}: {value!r}, allowed finite numbers"
-        for name, value in values.items()
-        if not math.isfinite(value)
+        f"{name}: {value!r}, allowed finite numbers" for name, value in values.items() if not math.isfinite(value)
     ]
     if not mistakes and not 0 <= exposure <= 1:
         mistakes.append(f"exposure: {exposure!r}, allowed 0 .. 1 (mean share of equity in the market)")
@@ -406,9 +404,7 @@ def _volatility_curve(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
 _VOLATILITY_NORM = float(np.sqrt(np.mean(VOLATILITY_CURVE((np.arange(1440) + 0.5) / 1440) ** 2)))
 
 
-def _plant(
-    noise: _Noise, regime: NDArray[np.int8], edges: NDArray[np.int64], edge: float
-) -> NDArray[np.float64]:
+def _plant(noise: _Noise, regime: NDArray[np.int8], edges: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
     """Bodies float64[T] such that bodies and gaps have mean ±edge per regime and sum 0 over every section."""
     starts, lengths = edges[:-1], np.diff(edges)
     cell = 2 * np.repeat(np.arange(lengths.size), lengths) + regime

@@ -91,9 +91,7 @@ class RegimeGatedHead(nn.Module):
             else None
         )
 
-    def forward(
-        self, embedding: torch.Tensor, regime: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, embedding: torch.Tensor, regime: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return logits ``[M, rows, 3]`` and gate weights ``[M, rows, R]`` (None with the gate off).
 
         Parameters

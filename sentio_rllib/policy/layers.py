@@ -62,9 +62,7 @@ class StackedDropout(nn.Module):
 
     def begin_iteration(self, iteration: int) -> None:
         """Start the streams of training iteration `iteration`, so that a resumed run draws the same masks."""
-        self.generators = [
-            stream("dropout", seed, fold, self.name, iteration) for seed, fold in self.members
-        ]
+        self.generators = [stream("dropout", seed, fold, self.name, iteration) for seed, fold in self.members]
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Zero a share of float ``[M, rows, features]`` in training mode and scale up the rest."""

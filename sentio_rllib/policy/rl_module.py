@@ -16,8 +16,8 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
 from sentio_rllib.policy.variants import N_MARKET, VARIANTS, ActorCritic, PolicySpec
-from sentio_rllib.trading.environment import action_space, observation_space
 from sentio_rllib.seeding import Member
+from sentio_rllib.trading.environment import action_space, observation_space
 
 VALUES = "values"
 GATE = "gate"
@@ -65,13 +65,11 @@ def _inputs(
             return market, portfolio, mask.bool(), True
         market = market[:, -1]  # the newest bar of the window
     else:
-        mask = None
         if isinstance(observation, dict):
-            mask = observation["action_mask"]
-            observation = observation["observations"]
-        market, portfolio = observation[:, :N_MARKET], observation[:, N_MARKET:]
-        if mask is None:
-            mask = torch.ones(len(market), 3, dtype=torch.bool, device=market.device)
+            mask, flat = observation["action_mask"], observation["observations"]
+        else:
+            mask, flat = observation.new_ones(len(observation), 3), observation
+        market, portfolio = flat[:, :N_MARKET], flat[:, N_MARKET:]
     return market.unsqueeze(1), portfolio.unsqueeze(1), mask.bool().unsqueeze(1), False
 
 

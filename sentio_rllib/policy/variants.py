@@ -107,9 +107,7 @@ class ActorCritic(nn.Module):
             name=name,
         )
 
-    def policy(
-        self, market: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor
-    ) -> PolicyOutput:
+    def policy(self, market: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> PolicyOutput:
         """Return the masked action logits, without evaluating the critic.
 
         Parameters
@@ -148,9 +146,7 @@ class ActorCritic(nn.Module):
     def _dropouts(self) -> Iterator[StackedDropout]:
         return (layer for layer in self.modules() if isinstance(layer, StackedDropout))
 
-    def _policy_head(
-        self, embedding: torch.Tensor, inputs: torch.Tensor, action_mask: torch.Tensor
-    ) -> PolicyOutput:
+    def _policy_head(self, embedding: torch.Tensor, inputs: torch.Tensor, action_mask: torch.Tensor) -> PolicyOutput:
         regime = inputs[..., self.regime_columns] if isinstance(self.policy_head, RegimeGatedHead) else inputs
         logits, gate = self.policy_head(embedding, regime)
         logits = _full_precision(logits).transpose(0, 1)

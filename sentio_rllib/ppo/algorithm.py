@@ -65,12 +65,8 @@ class SentioPPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib ships no types
         self.settings, self.tape = settings, tape
         ppo = settings.ppo
         precision = resolve_precision(ppo.precision, torch.device("cpu"), settings.policy.hidden)
-        self.rl_module(
-            rl_module_spec=rl_module_spec(settings.policy, settings.members, compute_dtype(precision))
-        )
-        self.environment(
-            observation_space=observation_space(settings.policy.variant), action_space=action_space()
-        )
+        self.rl_module(rl_module_spec=rl_module_spec(settings.policy, settings.members, compute_dtype(precision)))
+        self.environment(observation_space=observation_space(settings.policy.variant), action_space=action_space())
         self.training(
             lr=ppo.learning_rate,
             gamma=ppo.gamma,
@@ -86,9 +82,7 @@ class SentioPPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib ships no types
             learner_class=SentioLearner,
             num_gpus_per_learner=settings.gpu if torch.cuda.is_available() else 0,
         )
-        self.reporting(
-            min_sample_timesteps_per_iteration=settings.evaluate_every, min_time_s_per_iteration=0
-        )
+        self.reporting(min_sample_timesteps_per_iteration=settings.evaluate_every, min_time_s_per_iteration=0)
         self.debugging(seed=stream_seed("trial", settings.trial_seed) % 2**31)
         return self
 
@@ -130,9 +124,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         if self.config.num_env_runners == 0 and learner is not None:
             self.env_runner.sampler.network = learner.stack  # one process: nothing to synchronise
         runner, tape = self.env_runner, config.tape
-        self.scorer = Scorer(
-            tape.tensors(runner.device), settings, tape.get().sessions_per_year, runner.sampler.dtype
-        )
+        self.scorer = Scorer(tape.tensors(runner.device), settings, tape.get().sessions_per_year, runner.sampler.dtype)
         self.train_iterations = 0
         self.env_steps = 0
         self.convergence = Convergence(settings.grace_steps, settings.patience, settings.min_delta)
@@ -152,9 +144,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         """Sample one rollout per runner, update on it, hand the new weights back."""
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             rollouts = self._sample()
-        columns = {
-            key: torch.cat([rollout.columns[key] for rollout in rollouts]) for key in rollouts[0].columns
-        }
+        columns = {key: torch.cat([rollout.columns[key] for rollout in rollouts]) for key in rollouts[0].columns}
         rows = len(columns["bar"])
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(

@@ -81,9 +81,7 @@ class SentioEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]  # RLlib
         self.iteration += 1
         steps = self.config.settings.rows_per_iteration
         self.metrics.log_value(NUM_ENV_STEPS_SAMPLED, steps, reduce="sum")
-        self.metrics.log_value(
-            NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True
-        )
+        self.metrics.log_value(NUM_ENV_STEPS_SAMPLED_LIFETIME, steps, reduce="lifetime_sum", with_throughput=True)
         return rollout
 
     def get_metrics(self) -> Any:

@@ -76,7 +76,8 @@ def subtract_path_group_mean(advantages: torch.Tensor, path_group: int) -> torch
     """
     if path_group == 1:
         return advantages
-    grouped = advantages.unflatten(1, (-1, path_group))
+    steps, environments, members = advantages.shape
+    grouped = advantages.reshape(steps, environments // path_group, path_group, members)
     others = (grouped.sum(2, keepdim=True) - grouped) / (path_group - 1)
     return (grouped - others).flatten(1, 2)
 
@@ -133,9 +134,7 @@ class RewardScale:
         shift = mean - self.mean
         total = self.count + count
         self.sum_squares = (
-            self.sum_squares
-            + (rows - mean).square().sum(0)
-            + shift.square() * (self.count * count / total)
+            self.sum_squares + (rows - mean).square().sum(0) + shift.square() * (self.count * count / total)
         )
         self.mean = self.mean + shift * (count / total)
         self.count = total

@@ -85,7 +85,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
                 yield self._minibatch(columns, order[first : first + size])
 
     def _minibatch(self, columns: dict[str, torch.Tensor], rows: torch.Tensor) -> MultiAgentBatch:
-        batch = {key: columns[key][rows] for key in _LOSS_COLUMNS}
+        batch: dict[str, Any] = {key: columns[key][rows] for key in _LOSS_COLUMNS}
         batch[Columns.OBS] = {
             "market": self.features[columns["bar"][rows]],
             "portfolio": columns["portfolio"][rows],
@@ -93,7 +93,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         }
         return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=len(rows))
 
-    def _update(self, batch: dict[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
+    def _update(self, batch: dict[str, Any], **_: Any) -> tuple[Any, Any, Any]:
         """One gradient step; passes run in the trial's precision."""
         with autocast(self.precision, self._device):
             fwd_out = self.module.forward_train(batch)
@@ -111,6 +111,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         NonFiniteError
             If a member's loss is NaN or infinite.
         """
+        del module_id, config  # one module, configured by its settings
         ppo = self.settings.ppo
         loss = ppo_loss(
             fwd_out[Columns.ACTION_DIST_INPUTS],
@@ -135,13 +136,16 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         return gradients_dict
 
     def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
-        """Step the optimiser; gradients are known to be finite here."""
+        """Step the optimiser; gradients are known to be finite here, and are the parameters' own."""
+        del gradients_dict
         for optimizer in self._named_optimizers.values():
             optimizer.step()
 
     def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Log the update's mean losses and the learning rate."""
+        del timesteps
         for name in PPOLoss._fields:
-            mean = torch.stack([getattr(loss, name) for loss in self._losses]).mean()
-            self.metrics.log_value((DEFAULT_MODULE_ID, f"{name}_loss" if name in {"policy", "value", "total"} else name), mean.item(), window=1)
+            mean = torch.stack([getattr(loss, name) for loss in self._losses]).mean().item()
+            key = f"{name}_loss" if name in {"policy", "value", "total"} else name
+            self.metrics.log_value((DEFAULT_MODULE_ID, key), mean, window=1)
         self.metrics.log_value((DEFAULT_MODULE_ID, "learning_rate"), self.learning_rate, window=1)

@@ -259,14 +259,14 @@ class RolloutSampler:
     ) -> Rollout:
         """Values, advantages and figures of a filled set of buffers."""
         ppo, members = self.settings.ppo, self.shape[1]
-        columns = {key: value.unflatten(1, self.shape) for key, value in buffers.items()}
+        columns = {key: value.view(ppo.rollout_steps, *self.shape, *value.shape[2:]) for key, value in buffers.items()}
         rows_bar = columns["bar"].flatten(0, 1)
         rows_portfolio = columns["portfolio"].flatten(0, 1)
         rows_mask = columns["action_mask"].flatten(0, 1)
         with autocast(self.precision, self.device):
             output, row_values = self.network.both(self.features[rows_bar], rows_portfolio, rows_mask)
         logits = columns["logits"].flatten(0, 1) if self.precision != "bfloat16" else output.logits
-        values = row_values.unflatten(0, (ppo.rollout_steps, self.shape[0]))
+        values = row_values.reshape(ppo.rollout_steps, *self.shape)
         next_values = torch.empty(values.shape, dtype=values.dtype, device=self.device)
         next_values[:-1] = values[1:]
         next_values[-1] = self._values(last_bar.view(self.shape), last_portfolio.view(*self.shape, -1))

@@ -48,9 +48,7 @@ class Scorer:
         Of the networks.
     """
 
-    def __init__(
-        self, tape: TapeTensors, settings: TrialSettings, sessions_per_year: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, tape: TapeTensors, settings: TrialSettings, sessions_per_year: int, dtype: torch.dtype) -> None:
         self.settings, self.sessions_per_year = settings, sessions_per_year
         self.features = tape.features.to(dtype)
         blocks = [settings.folds[fold].validation for _, fold in settings.members]

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sentio_rllib.policy.variants import PolicySpec
+from sentio_rllib.seeding import Member
 from sentio_rllib.trading.simulator import TradingRules
 from sentio_rllib.validation.splits import Fold
-from sentio_rllib.seeding import Member
 
 Schedule = Literal["constant", "linear", "cosine"]
 Precision = Literal["auto", "float32", "bfloat16", "float64"]

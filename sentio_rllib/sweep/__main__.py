@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sentio_rllib.errors import SentioError
 from sentio_rllib.sweep.config import load_config
+from sentio_rllib.sweep.results import print_summary
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,19 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in config.cautions():
             print(f"caution: {line}")
         if args.dry_run:
-            from sentio_rllib.sweep.dry_run import dry_run
+            from sentio_rllib.sweep.dry_run import dry_run  # noqa: PLC0415  # Ray is imported only after all is checked
 
             dry_run(config)
             return 0
-        from sentio_rllib.sweep.run import run_sweep, sweep_folder  # Ray starts only after all is checked
+        from sentio_rllib.sweep.run import run_sweep, sweep_folder  # noqa: PLC0415  # as above
 
         summary = run_sweep(config, resume=args.resume, address=args.address)
     except SentioError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
         return 2
-    from sentio_rllib.sweep.results import print_summary
-
     print_summary(summary, sweep_folder(config))
     finished = summary["state"] != "interrupted"
     return 0 if finished and summary["trials"]["total"] > summary["trials"]["failed"] else 1

@@ -55,9 +55,7 @@ def cautions(config: SweepConfig) -> list[str]:
     search, space = config.search, config.parameters()
     lines = []
     if not space and search.trials > 1 and search.sampler != "grid":
-        lines.append(
-            f"search.space: is empty, so all {search.trials} trials are the same; set search.trials=1"
-        )
+        lines.append(f"search.space: is empty, so all {search.trials} trials are the same; set search.trials=1")
     if search.sampler == "gp" and search.scheduler != "none":
         lines.append(
             f"search.sampler: gp learns nothing from trials that {search.scheduler} stops; tpe does, or set "
@@ -155,9 +153,7 @@ def _zone(config: SweepConfig) -> list[str]:
 
 def _source(config: SweepConfig) -> list[str]:
     if config.data.path is None and config.data.bars is not None:
-        return [
-            f"data.bars: {config.data.bars} cuts a file, and data.path is not set; set data.synthetic.bars"
-        ]
+        return [f"data.bars: {config.data.bars} cuts a file, and data.path is not set; set data.synthetic.bars"]
     return []
 
 
@@ -175,8 +171,7 @@ def _folds(config: SweepConfig) -> list[str]:
     except SplitError as error:
         known = type(validation).model_fields
         return [
-            f"validation.{line}" if line.partition(":")[0] in known else f"validation: {line}"
-            for line in error.lines
+            f"validation.{line}" if line.partition(":")[0] in known else f"validation: {line}" for line in error.lines
         ]
     return []
 
@@ -214,9 +209,7 @@ def _searched_batches(config: SweepConfig) -> list[str]:
     ]
 
 
-def _searched_sizes(
-    config: SweepConfig, keys: tuple[str, ...], reason_of: Callable[..., str | None]
-) -> list[str]:
+def _searched_sizes(config: SweepConfig, keys: tuple[str, ...], reason_of: Callable[..., str | None]) -> list[str]:
     """The first combination of searched sizes that cannot train; combinations are few or are refused."""
     space = config.parameters()
     searched = [key for key in keys if key in space]
@@ -224,9 +217,7 @@ def _searched_sizes(
         return []
     values = [space[key].points() or () if key in space else (config.value(key),) for key in keys]
     if math.prod(map(len, values)) > _MOST_COMBINATIONS:
-        return [
-            f"search.space.{searched[-1]}: too many combinations of {', '.join(keys)}; list a few with choice"
-        ]
+        return [f"search.space.{searched[-1]}: too many combinations of {', '.join(keys)}; list a few with choice"]
     for combination in itertools.product(*values):
         reason = reason_of(*combination)
         if reason:

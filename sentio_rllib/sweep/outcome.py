@@ -77,9 +77,7 @@ def write_outcome(
     return summary
 
 
-def _state(
-    config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, *, interrupted: bool
-) -> str:
+def _state(config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, *, interrupted: bool) -> str:
     if interrupted:
         return "interrupted"
     if not any(_steps(outcome) >= config.search.grace_steps for outcome in outcomes):

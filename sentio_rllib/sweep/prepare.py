@@ -60,6 +60,7 @@ def prepare(config: SweepConfig) -> Prepared:
 
 def _bars_of_file(config: SweepConfig) -> tuple[Bars, tuple[str, ...]]:
     data = config.data
+    assert data.path is not None
     bars, report = load_bars(
         data.path,
         symbol=data.symbol,
@@ -94,11 +95,11 @@ def _embedded_market(config: SweepConfig) -> tuple[Bars, tuple[str, ...], Splits
         boundaries=splits.boundaries(),
     )
     what = f"a planted edge of {synthetic.edge:g} a bar" if synthetic.edge else "no edge"
-    notes = (
+    note = (
         f"the embedded synthetic market: {market.bars.n:,} bars, seed {synthetic.seed}, {what}; "
-        "set data.path to use your own bars",
+        "set data.path to use your own bars"
     )
-    return market.bars, notes, splits
+    return market.bars, (note,), splits
 
 
 def _splits(config: SweepConfig, bars: Bars) -> Splits:

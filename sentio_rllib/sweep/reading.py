@@ -44,9 +44,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(
-            f"{path}: holds {show(values)}; write a mapping of sections, as `ppo: {{gamma: 0.98}}`"
-        )
+        raise ConfigError(f"{path}: holds {show(values)}; write a mapping of sections, as `ppo: {{gamma: 0.98}}`")
     return values
 
 
@@ -148,9 +146,7 @@ def sort_keys(raw: Mapping[Any, Any], model: Model) -> Sorted:
     return result
 
 
-def _known(
-    raw: Mapping[Any, Any], section: Model, prefix: str, root: Model, result: Sorted
-) -> dict[str, Any]:
+def _known(raw: Mapping[Any, Any], section: Model, prefix: str, root: Model, result: Sorted) -> dict[str, Any]:
     fields = children(section)
     alias = {name: info.alias for name, info in section.model_fields.items() if info.alias}
     found: dict[str, Any] = {}
@@ -166,8 +162,6 @@ def _known(
         elif value is None or isinstance(value, Mapping):
             found[name] = _known(value or {}, inner, f"{key}.", root, result)
         else:
-            result.mistakes.append(
-                f"{key}: {show(value)} is not allowed; it is a section, write its keys below it"
-            )
+            result.mistakes.append(f"{key}: {show(value)} is not allowed; it is a section, write its keys below it")
             result.wrong += [f"{key}.{each}" for each, _ in leaves(inner)]
     return found

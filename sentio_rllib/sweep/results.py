@@ -44,7 +44,10 @@ def _trials_table(rows: pd.DataFrame) -> Table:
     shared = ["trial_id", "state", "cv_score", "rung_score", "env_steps", "ended"]
     params = [column for column in rows.columns if "." in column]
     trials = rows.groupby("trial_id", sort=False).agg(
-        {**dict.fromkeys([*shared[1:], *params], "first"), **({"trades": "median"} if "trades" in rows else {})}
+        {
+            **dict.fromkeys([*shared[1:], *params], "first"),
+            **({"trades": "median"} if "trades" in rows else {}),
+        }
     )
     for column in ("trial", "cv_score", "rung", "trades", "env steps", *params, "ended"):
         table.add_column(column)

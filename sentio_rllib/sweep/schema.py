@@ -50,9 +50,7 @@ class Synthetic(Section):
 
     bars: int = Field(default=440_000, ge=1_000, le=20_000_000, description="minute bars of the market")
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the market, apart from the sweep's")
-    edge: float = Field(
-        default=2e-5, ge=0, le=0.01, description="planted drift a bar, up or down; 0: no edge at all"
-    )
+    edge: float = Field(default=2e-5, ge=0, le=0.01, description="planted drift a bar, up or down; 0: no edge at all")
     regime_bars: int = Field(default=780, ge=15, le=1_000_000, description="mean length of a regime in bars")
 
 
@@ -62,35 +60,27 @@ class Data(Section):
     path: str | None = Field(
         default=None, min_length=1, description="feather, parquet or csv file; null: the embedded market"
     )
-    symbol: str | None = Field(
-        default=None, min_length=1, description="name of the market; null: from the file's name"
-    )
+    symbol: str | None = Field(default=None, min_length=1, description="name of the market; null: from the file's name")
     tz: str | None = Field(
         default=None, min_length=1, description="time zone of stamps that name none, as America/New_York"
     )
     columns: str | list[str] | None = Field(
         default=None,
         description="names of the file's columns in order, `_` to skip one; null: by their headers",
-        json_schema_extra={
-            "allowed": "null, text as 'timestamp,open,high,low,close,volume', or a list of names"
-        },
+        json_schema_extra={"allowed": "null, text as 'timestamp,open,high,low,close,volume', or a list of names"},
     )
     stamp: Literal["start", "end"] = Field(default="start", description="what a stamp marks of its minute")
     date_order: Literal["mdy", "dmy"] | None = Field(
         default=None, description="order of day and month where dates such as 3/4/2024 leave it open"
     )
-    calendar: str = Field(
-        default="XNYS", min_length=1, description="exchange calendar of the sessions, also 24/7"
-    )
+    calendar: str = Field(default="XNYS", min_length=1, description="exchange calendar of the sessions, also 24/7")
     hours: Literal["regular", "all"] = Field(
         default="regular", description="regular: bars outside sessions are left out"
     )
     max_missing: float = Field(
         default=0.10, ge=0, le=1, description="largest share of regular minutes that may be missing"
     )
-    fix: bool = Field(
-        default=False, description="sort, and drop equal duplicates, instead of refusing the file"
-    )
+    fix: bool = Field(default=False, description="sort, and drop equal duplicates, instead of refusing the file")
     bars: int | None = Field(
         default=None,
         ge=1_000,
@@ -114,12 +104,8 @@ class Features(Section):
 class Trading(Section):
     """`trading`: costs, limits and pace; the fields of :class:`sentio_rllib.trading.rules.TradingRules`."""
 
-    fee_rate: float = Field(
-        default=0.001, ge=0, le=0.05, description="fee as a share of the notional, each way"
-    )
-    half_spread_bps: float = Field(
-        default=0.0, ge=0, le=1000, description="half of the spread, in basis points"
-    )
+    fee_rate: float = Field(default=0.001, ge=0, le=0.05, description="fee as a share of the notional, each way")
+    half_spread_bps: float = Field(default=0.0, ge=0, le=1000, description="half of the spread, in basis points")
     impact: float = Field(
         default=0.0,
         ge=0,
@@ -132,9 +118,7 @@ class Trading(Section):
         le=1,
         description="largest order as a share of a bar's dollar volume; null: no limit",
     )
-    position_step: float = _tunable(
-        1.0, "share of equity that one Buy adds and one Sell takes off", gt=0, le=1
-    )
+    position_step: float = _tunable(1.0, "share of equity that one Buy adds and one Sell takes off", gt=0, le=1)
     max_position: float = _tunable(0.95, "largest share of equity in the market after a fill", gt=0, le=1)
     min_trade: float = _tunable(0.01, "smallest share of equity that a Buy may add", gt=0, le=0.5)
     flat_by_close: bool = _tunable(False, "liquidate at the last bar of every session")
@@ -144,16 +128,12 @@ class Trading(Section):
     target_return_per_bar: float = Field(
         default=1e-5, gt=0, le=0.01, description="log return per bar that a mean reward of 1.0 stands for"
     )
-    max_drawdown: float = _tunable(
-        0.20, "loss from the episode's peak at which it is liquidated and ends", gt=0, lt=1
-    )
+    max_drawdown: float = _tunable(0.20, "loss from the episode's peak at which it is liquidated and ends", gt=0, lt=1)
     decision_interval: int = _tunable(15, "bars from one decision to the next", ge=1, le=1440)
     episode_length: int = _tunable(
         1000, "bars of a training episode, and the window of the portfolio features", ge=1, le=10_000_000
     )
-    initial_cash: float = Field(
-        default=100_000.0, gt=0, le=1e15, description="dollars at the start of an episode"
-    )
+    initial_cash: float = Field(default=100_000.0, gt=0, le=1e15, description="dollars at the start of an episode")
     masks: MaskKind | None = Field(
         default=None,
         description="null: the variant's (standard none, maskable state, enhanced-maskable risk)",
@@ -161,15 +141,9 @@ class Trading(Section):
     risk_volatility: float = _tunable(
         3.0, "risk masks: no new risk above this multiple of the reference volatility", gt=0, le=1e6
     )
-    risk_first_minutes: int = _tunable(
-        5, "risk masks: no new risk in the first minutes of a session", ge=0, le=1440
-    )
-    risk_last_minutes: int = _tunable(
-        15, "risk masks: no new risk in the last minutes of a session", ge=0, le=1440
-    )
-    risk_drawdown: float = _tunable(
-        0.75, "risk masks: no new risk from this share of max_drawdown on", gt=0, le=1
-    )
+    risk_first_minutes: int = _tunable(5, "risk masks: no new risk in the first minutes of a session", ge=0, le=1440)
+    risk_last_minutes: int = _tunable(15, "risk masks: no new risk in the last minutes of a session", ge=0, le=1440)
+    risk_drawdown: float = _tunable(0.75, "risk masks: no new risk from this share of max_drawdown on", gt=0, le=1)
 
 
 class Validation(Section):
@@ -178,12 +152,8 @@ class Validation(Section):
     scheme: Literal["purged_kfold", "walk_forward", "combinatorial"] = Field(
         default="purged_kfold", description="how folds are laid out"
     )
-    folds: int = Field(
-        default=4, ge=1, le=100, description="folds of purged_kfold (at least 2) and walk_forward"
-    )
-    seeds: int = Field(
-        default=1, ge=1, le=64, description="networks per fold; a fold's score is their median"
-    )
+    folds: int = Field(default=4, ge=1, le=100, description="folds of purged_kfold (at least 2) and walk_forward")
+    seeds: int = Field(default=1, ge=1, le=64, description="networks per fold; a fold's score is their median")
     embargo: int = Field(
         default=390,
         ge=0,
@@ -193,9 +163,7 @@ class Validation(Section):
     holdout: float = Field(
         default=0.2, ge=0, le=0.5, description="share of the bars, the last ones, that no trial sees"
     )
-    expanding: bool = Field(
-        default=True, description="walk_forward: train on all that came before, else on a window"
-    )
+    expanding: bool = Field(default=True, description="walk_forward: train on all that came before, else on a window")
     train_bars: int | None = Field(
         default=None,
         ge=1,
@@ -209,9 +177,7 @@ class Validation(Section):
         description="walk_forward: bars of each block; null: what the folds leave",
     )
     groups: int = Field(default=6, ge=2, le=64, description="combinatorial: groups of bars")
-    test_groups: int = Field(
-        default=2, ge=1, le=63, description="combinatorial: groups that a fold validates on"
-    )
+    test_groups: int = Field(default=2, ge=1, le=63, description="combinatorial: groups that a fold validates on")
     min_validation_bars: int = Field(
         default=780, ge=1, le=10_000_000, description="fewest bars that a fold validates on"
     )
@@ -245,17 +211,13 @@ class Ppo(Section):
     """`ppo`: optimisation."""
 
     learning_rate: float = _tunable(3e-4, "Adam's step size", gt=0, le=1)
-    schedule: Literal["constant", "linear", "cosine"] = _tunable(
-        "constant", "of the learning rate over env_steps"
-    )
+    schedule: Literal["constant", "linear", "cosine"] = _tunable("constant", "of the learning rate over env_steps")
     gamma: float = _tunable(0.98, "discount per decision", ge=0, le=1)
     lambda_: float = _tunable(0.95, "GAE's trade of bias for variance", ge=0, le=1, alias="lambda")
     clip: float = _tunable(0.2, "how far the probability ratio may move", gt=0, le=1)
     value_weight: float = _tunable(0.5, "weight of the value loss", ge=0, le=100)
     entropy_weight: float = _tunable(0.0, "weight of the entropy bonus", ge=0, le=1)
-    max_grad_norm: float = _tunable(
-        0.5, "gradient norm of a member above which it is scaled down", gt=0, le=1e6
-    )
+    max_grad_norm: float = _tunable(0.5, "gradient norm of a member above which it is scaled down", gt=0, le=1e6)
     environments: int = _tunable(32, "parallel environments of each member", ge=1, le=65_536)
     rollout_steps: int = _tunable(256, "decisions of an environment between updates", ge=1, le=65_536)
     minibatch_rows: int = _tunable(
@@ -265,9 +227,7 @@ class Ppo(Section):
         le=2**24,
     )
     epochs: int = _tunable(4, "passes over a rollout", ge=1, le=100)
-    path_group: int = _tunable(
-        1, "environments that share a path as baseline; divides environments", ge=1, le=65_536
-    )
+    path_group: int = _tunable(1, "environments that share a path as baseline; divides environments", ge=1, le=65_536)
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the passes, weights stay float32"
     )
@@ -281,33 +241,15 @@ class Search(Section):
         description="key: {loguniform: [a, b]}, {uniform: [a, b]}, {int: [a, b]} or {choice: [...]}",
         json_schema_extra={"allowed": "a mapping of dotted keys"},
     )
-    sampler: Literal["tpe", "gp", "random", "cmaes", "grid"] = Field(
-        default="tpe", description="who proposes trials"
-    )
-    scheduler: Literal["asha", "median", "none"] = Field(
-        default="asha", description="who stops weak trials early"
-    )
-    trials: int = Field(
-        default=16, ge=1, le=100_000, description="trials; the first is the default configuration"
-    )
-    env_steps: int = Field(
-        default=500_000, ge=1, le=10**12, description="decisions of one member in a full trial"
-    )
-    minutes: float | None = Field(
-        default=None, gt=0, le=1e6, description="time for the whole sweep; null: no limit"
-    )
-    evaluate_every: int = Field(
-        default=65_536, ge=1, le=10**12, description="env_steps between two evaluations"
-    )
-    grace_steps: int = Field(
-        default=131_072, ge=1, le=10**12, description="env_steps before which no trial is stopped"
-    )
-    reduction_factor: float = Field(
-        default=3.0, gt=1, le=100, description="asha: one trial in so many passes a rung"
-    )
-    patience: int = Field(
-        default=4, ge=0, le=10_000, description="evaluations without improvement; 0: never converges"
-    )
+    sampler: Literal["tpe", "gp", "random", "cmaes", "grid"] = Field(default="tpe", description="who proposes trials")
+    scheduler: Literal["asha", "median", "none"] = Field(default="asha", description="who stops weak trials early")
+    trials: int = Field(default=16, ge=1, le=100_000, description="trials; the first is the default configuration")
+    env_steps: int = Field(default=500_000, ge=1, le=10**12, description="decisions of one member in a full trial")
+    minutes: float | None = Field(default=None, gt=0, le=1e6, description="time for the whole sweep; null: no limit")
+    evaluate_every: int = Field(default=65_536, ge=1, le=10**12, description="env_steps between two evaluations")
+    grace_steps: int = Field(default=131_072, ge=1, le=10**12, description="env_steps before which no trial is stopped")
+    reduction_factor: float = Field(default=3.0, gt=1, le=100, description="asha: one trial in so many passes a rung")
+    patience: int = Field(default=4, ge=0, le=10_000, description="evaluations without improvement; 0: never converges")
     min_delta: float = Field(
         default=0.0, ge=0, le=1e6, description="smallest rise of rung_score that is an improvement"
     )

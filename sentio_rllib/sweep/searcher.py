@@ -157,9 +157,7 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         if trial is not None and trial.state is TrialState.RUNNING:
             self._report(trial, result)
 
-    def on_trial_complete(
-        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False) -> None:
         """Tell how a trial ended; a second telling of the same trial changes nothing."""
         frozen = self._find(trial_id)
         if frozen is None or frozen.state is not TrialState.RUNNING:
@@ -241,9 +239,9 @@ def outcome(
     result: Mapping[str, Any] | None, *, error: bool = False, score: str = "cv_score"
 ) -> tuple[TrialState, float | None, str]:
     """Return what a trial's last result says about its end: state, score if complete, and the reason."""
-    if error or result is None:
+    reason = None if result is None else result.get("stop_reason")
+    if error or result is None or (reason is None and score not in result):  # Tune may hand over a bare result
         return TrialState.FAIL, None, "error" if error else "no result"
-    reason = result.get("stop_reason")
     if reason is None:
         return TrialState.PRUNED, None, "stopped early"
     if reason not in COMPLETED_BY:
@@ -262,11 +260,7 @@ def trial_label(ordinal: int) -> str:
 def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
     """Return the trials that count towards the number asked for: all but queued ones and orphans."""
     trials: Iterator[FrozenTrial] = iter(study.get_trials(deepcopy=False))
-    return [
-        trial
-        for trial in trials
-        if trial.state is not TrialState.WAITING and not trial.user_attrs.get(_ORPHAN)
-    ]
+    return [trial for trial in trials if trial.state is not TrialState.WAITING and not trial.user_attrs.get(_ORPHAN)]
 
 
 def open_study(storage: str, study_name: str) -> optuna.Study:
@@ -277,9 +271,7 @@ def open_study(storage: str, study_name: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     connect = {"timeout": _BUSY_SECONDS} if storage.startswith("sqlite") else {}
     database = RDBStorage(storage, engine_kwargs={"connect_args": connect})
-    return optuna.create_study(
-        storage=database, study_name=study_name, direction="maximize", load_if_exists=True
-    )
+    return optuna.create_study(storage=database, study_name=study_name, direction="maximize", load_if_exists=True)
 
 
 def build_sampler(name: SamplerName, seed: int) -> BaseSampler:

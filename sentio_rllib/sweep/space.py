@@ -146,15 +146,11 @@ class _Refused(Exception):  # noqa: N818  (a signal within this file)
 def _parse_entry(key: str, entry: Any, model: Model) -> Parameter:
     _refuse_untunable(key, model)
     if not isinstance(entry, Mapping) or len(entry) != 1 or next(iter(entry)) not in KINDS:
-        raise _Refused(
-            f"{show(entry)} is no range; write {{KIND: [...]}} with one KIND of {', '.join(KINDS)}"
-        )
+        raise _Refused(f"{show(entry)} is no range; write {{KIND: [...]}} with one KIND of {', '.join(KINDS)}")
     kind, values = next(iter(entry.items()))
     if not isinstance(values, list):
         raise _Refused(f"{show(values)} is no list; write {{{kind}: [...]}}")
-    return (
-        _parse_choice(key, values, model) if kind == "choice" else _parse_interval(key, kind, values, model)
-    )
+    return _parse_choice(key, values, model) if kind == "choice" else _parse_interval(key, kind, values, model)
 
 
 def _refuse_untunable(key: str, model: Model) -> None:
@@ -189,28 +185,20 @@ def _parse_interval(key: str, kind: str, values: list[Any], model: Model) -> Int
     if info.annotation not in (int, float):
         raise _Refused(f"{kind} needs a number, {key} is {allowed(info)}; use choice")
     if whole != (kind == "int"):
-        raise _Refused(
-            f"{kind} does not fit, {key} is {allowed(info)}; use {'int' if whole else 'uniform'} or choice"
-        )
+        raise _Refused(f"{kind} does not fit, {key} is {allowed(info)}; use {'int' if whole else 'uniform'} or choice")
     if len(values) not in (_PAIR_OR_STEP[:1] if kind == "loguniform" else _PAIR_OR_STEP):
         raise _Refused(f"{show(values)} has {len(values)} entries; write {form}")
     number = int if whole else (int, float)
-    if any(
-        isinstance(each, bool) or not isinstance(each, number) or not math.isfinite(each) for each in values
-    ):
+    if any(isinstance(each, bool) or not isinstance(each, number) or not math.isfinite(each) for each in values):
         raise _Refused(f"{show(values)} must hold {'whole' if whole else 'finite'} numbers; write {form}")
     low, high, *steps = values
     if not low < high:
         raise _Refused(f"{show(values)} is empty; write {form} with low < high")
     _valid_values(key, [low, high], model)
     if kind == "loguniform" and low <= 0:
-        raise _Refused(
-            f"{show(values)} begins at {low!r}, which has no logarithm; begin above 0 or use uniform"
-        )
+        raise _Refused(f"{show(values)} begins at {low!r}, which has no logarithm; begin above 0 or use uniform")
     if steps and not (steps[0] > 0 and _is_multiple(high - low, steps[0])):
-        raise _Refused(
-            f"step {steps[0]!r} does not lead from {low!r} to {high!r}; use one that divides the range"
-        )
+        raise _Refused(f"step {steps[0]!r} does not lead from {low!r} to {high!r}; use one that divides the range")
     if whole:
         return Interval(low, high, whole=True, step=steps[0] if steps else None)
     step = float(steps[0]) if steps else None

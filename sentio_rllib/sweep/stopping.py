@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -53,6 +53,13 @@ class Median(_FailedTrialsAside, MedianStoppingRule):  # type: ignore[misc]  # R
     """The median stopping rule (Golovin et al. 2017)."""
 
 
+@dataclass(frozen=True)
+class _EarlierTrial:
+    """What a scheduler reads of a trial that an earlier start of the sweep ran."""
+
+    trial_id: str
+
+
 def build_scheduler(config: SweepConfig, history: Sequence[FrozenTrial] = ()) -> TrialScheduler:
     """Return the scheduler that `search.scheduler` names.
 
@@ -64,16 +71,13 @@ def build_scheduler(config: SweepConfig, history: Sequence[FrozenTrial] = ()) ->
         Trials of earlier starts of the sweep; their rungs count as if the sweep had never been broken.
     """
     scheduler = _new_scheduler(config)
-    curves = {trial.user_attrs[LABEL]: trial.intermediate_values for trial in history if LABEL in trial.user_attrs}
-    for label, rungs in curves.items():
-        trial = SimpleNamespace(trial_id=label)
-        for env_steps, rung_score in sorted(rungs.items()):
+    for told in history:
+        trial = _EarlierTrial(told.user_attrs.get(LABEL, f"number {told.number}"))
+        for env_steps, rung_score in sorted(told.intermediate_values.items()):
             if isinstance(scheduler, Asha):
                 scheduler._brackets[0].on_result(trial, env_steps, rung_score)
             elif isinstance(scheduler, Median):
-                result = {"env_steps": env_steps, "rung_score": rung_score}
-                scheduler._results.setdefault(trial, []).append(result)
-                scheduler._completed_trials.add(trial)
+                scheduler._results[trial].append({"env_steps": env_steps, "rung_score": rung_score})
     return scheduler
 
 

@@ -136,9 +136,7 @@ class EnvironmentConfig:
             options = ", ".join(get_args(VariantName))
             lines.append(f"environment.variant: {result.variant!r} is unknown; choose one of {options}")
         if not isinstance(result.receptive_field, int) or result.receptive_field < 1:
-            lines.append(
-                f"environment.receptive_field: {result.receptive_field!r} is not a whole number >= 1"
-            )
+            lines.append(f"environment.receptive_field: {result.receptive_field!r} is not a whole number >= 1")
         if lines:
             raise ConfigError(*lines)
         return result
@@ -195,9 +193,7 @@ class EpisodeStarts:
             if start < first or stop > bars or stop - start < shortest
         ]
         if lines or not ranges:
-            raise ConfigError(
-                *(lines or [f"environment.ranges: none holds a decision; {shortest} bars needed"])
-            )
+            raise ConfigError(*(lines or [f"environment.ranges: none holds a decision; {shortest} bars needed"]))
         episode = rules.episode_length // rules.decision_interval * rules.decision_interval + 2
         self.start, self.stop = np.array(ranges, dtype=np.int64).T
         self.ends = np.maximum(1, self.stop - self.start - episode + 1).cumsum()

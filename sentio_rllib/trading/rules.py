@@ -112,9 +112,7 @@ class TradingRules:
         if self.masks not in get_args(MaskKind):
             lines.append(f"trading.masks: {self.masks!r} is unknown; choose one of none, state, risk")
         if not isinstance(self.flat_by_close, bool):
-            lines.append(
-                f"trading.flat_by_close: {self.flat_by_close!r} is not a truth value; use true or false"
-            )
+            lines.append(f"trading.flat_by_close: {self.flat_by_close!r} is not a truth value; use true or false")
         lines = lines or self._contradictions()
         if lines:
             raise ConfigError(*lines)
@@ -131,9 +129,7 @@ class TradingRules:
             return [f"trading.{name}: {value!r} is not {wanted}; set it within {allowed}"]
         above = value >= low if ends[0] == "[" else value > low
         below = value <= high if ends[1] == "]" else value < high
-        return (
-            [] if above and below else [f"trading.{name}: {value!r} is out of range; set it within {allowed}"]
-        )
+        return [] if above and below else [f"trading.{name}: {value!r} is out of range; set it within {allowed}"]
 
     def _contradictions(self) -> list[str]:
         lines = []

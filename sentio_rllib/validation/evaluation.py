@@ -195,7 +195,7 @@ def _record(
     labels, index = np.unique(session_of_bar, return_inverse=True)
     trades, exposure, turnover, fees, stops = sums.sum(1)
     return Record(
-        session_returns=np.bincount(index, weights=by_bar, minlength=len(labels)),
+        session_returns=np.asarray(np.bincount(index, weights=by_bar), dtype=np.float64),
         session=labels.astype(np.int64),
         bars=len(by_bar),
         decisions=decisions,

@@ -36,9 +36,7 @@ class Fold:
     validation: tuple[Range, ...]
 
 
-def training_segments(
-    usable: Range, blocks: Sequence[Range], *, purge: int, embargo: int
-) -> tuple[Range, ...]:
+def training_segments(usable: Range, blocks: Sequence[Range], *, purge: int, embargo: int) -> tuple[Range, ...]:
     """Return what remains of `usable` for training beside validation `blocks` in time order.
 
     Before a block ``[a, b)`` training stops at ``a - purge``. After it training starts at
@@ -67,9 +65,7 @@ def purged_kfold(usable: Range, folds: int, *, purge: int, embargo: int) -> tupl
     return combinatorial(usable, folds, 1, purge=purge, embargo=embargo)
 
 
-def combinatorial(
-    usable: Range, groups: int, test_groups: int, *, purge: int, embargo: int
-) -> tuple[Fold, ...]:
+def combinatorial(usable: Range, groups: int, test_groups: int, *, purge: int, embargo: int) -> tuple[Fold, ...]:
     """Make a fold of every choice of `test_groups` out of `groups` equal groups, in lexicographic order.
 
     Adjacent test groups become one block. With 12 bars, 3 groups, 2 of them test, and a purge of 1 the

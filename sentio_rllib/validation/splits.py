@@ -163,9 +163,7 @@ class Splits:
             raise TypeError("timestamps must be an int64 array of rank 1 (nanoseconds UTC)")
         needed = self.boundaries()[-1]
         if len(timestamps) < needed:
-            raise SplitError(
-                f"timestamps: {len(timestamps)} bars, needed {needed}; pass the tape that was split"
-            )
+            raise SplitError(f"timestamps: {len(timestamps)} bars, needed {needed}; pass the tape that was split")
         parts: list[tuple[str | int, str, tuple[Range, ...]]] = []
         for fold in self.folds:
             parts += [(fold.index, "train", fold.train), (fold.index, "validation", fold.validation)]
@@ -383,9 +381,7 @@ def make_splits(
     at = [int(cut) for cut in cuts]
     for left, right in itertools.pairwise([0, *at, n] if at else []):
         if right <= left:
-            raise SplitError(
-                f"cuts: allowed ascending bar indices from 1 to {n - 1}, found {right} after {left}"
-            )
+            raise SplitError(f"cuts: allowed ascending bar indices from 1 to {n - 1}, found {right} after {left}")
     splits, lacks = plan.splits(n, at)
     if splits is not None:
         return splits
@@ -398,9 +394,7 @@ def make_splits(
     raise SplitError(*(f"{lack}; the tape has {len(at)} cuts: bring bars with fewer gaps" for lack in lacks))
 
 
-def _row(
-    fold: int | str, part: str, ranges: tuple[Range, ...], timestamps: NDArray[np.int64]
-) -> dict[str, str | int]:
+def _row(fold: int | str, part: str, ranges: tuple[Range, ...], timestamps: NDArray[np.int64]) -> dict[str, str | int]:
     ends = timestamps[[ranges[0].start, ranges[-1].stop - 1]].astype("datetime64[ns]").astype("datetime64[D]")
     bars = sum(map(len, ranges))
     row: dict[str, str | int] = {"fold": fold, "part": part, "first": str(ends[0]), "last": str(ends[1])}

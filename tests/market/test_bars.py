@@ -289,9 +289,7 @@ def test_fix_undoes_shuffling_and_duplication(tmp_path: Path, seed: int, copies:
     rng = np.random.default_rng(seed)
     order = np.concatenate((np.arange(390), rng.integers(0, 390, copies)))
     rng.shuffle(order)
-    bars, report = load_bars(
-        write(frame.iloc[order].reset_index(drop=True), tmp_path / "a.feather"), fix=True
-    )
+    bars, report = load_bars(write(frame.iloc[order].reset_index(drop=True), tmp_path / "a.feather"), fix=True)
     assert_holds(bars, frame)
     assert (report.rows_read, report.exact_duplicates, report.disagreeing_stamps) == (390 + copies, copies, 0)
     assert report.steps_back == int((np.diff(order) < 0).sum())

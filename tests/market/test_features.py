@@ -107,9 +107,7 @@ def test_the_hash_names_this_version_and_moves_with_it(monkeypatch: pytest.Monke
 
 def test_lookbacks_count_the_normaliser_and_the_longest_session() -> None:
     lookbacks = {feature.name: feature.lookback() for feature in MARKET_FEATURES}
-    assert [lookbacks[name] for name in ("return_1", "return_390", "return_session", "sma_12_26")] == [
-        390
-    ] * 4
+    assert [lookbacks[name] for name in ("return_1", "return_390", "return_session", "sma_12_26")] == [390] * 4
     assert (lookbacks["volume_z"], lookbacks["bollinger_20"], lookbacks["rsi_14"]) == (389, 19, 14)
     assert lookbacks["close_location"] == lookbacks["minute_sin"] == 0
     assert max_lookback() == 390
@@ -341,8 +339,6 @@ def test_short_tapes_of_every_market_are_finite(market: str, n: int) -> None:
 def test_a_constant_price_says_nothing() -> None:
     bars = make_bars(session_minutes(*FULL_DAYS), market="constant")
     values = compute_market_features(bars)
-    silent = [
-        COLUMN[name] for name in COLUMN if not name.startswith(("minute", "volume", "volatility_level"))
-    ]
+    silent = [COLUMN[name] for name in COLUMN if not name.startswith(("minute", "volume", "volatility_level"))]
     np.testing.assert_array_equal(values[:, silent], 0.0)
     assert (values[:, COLUMN["volatility_level"]] == -5.0).all()

@@ -19,9 +19,7 @@ def test_check_prints_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = write(session_frame(), tmp_path / "QQQ_1m.csv")
     assert main(["check", str(path)]) == 0
     out, err = capsys.readouterr()
-    assert out.startswith(
-        "QQQ: 390 rows read, 390 bars kept, 2025-06-02T13:30Z .. 2025-06-02T19:59Z, 1 sessions"
-    )
+    assert out.startswith("QQQ: 390 rows read, 390 bars kept, 2025-06-02T13:30Z .. 2025-06-02T19:59Z, 1 sessions")
     assert "missing: 0 of 390 regular minutes" in out
     assert err == ""
 
@@ -81,9 +79,7 @@ def test_options_reach_the_reader(tmp_path: Path) -> None:
         ([], "the following arguments are required"),
     ],
 )
-def test_mistakes_are_one_line_and_exit_2(
-    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_one_line_and_exit_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = main(arguments)
     except SystemExit as left:
@@ -96,9 +92,7 @@ def test_mistakes_are_one_line_and_exit_2(
     assert err.count("\n") == 1
 
 
-def test_a_bad_output_is_told_before_the_file_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_bad_output_is_told_before_the_file_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(session_frame(), tmp_path / "QQQ.csv")
     assert main(["import", str(path), "--output", str(tmp_path / "out.csv")]) == 2
     assert "ends in '.csv': pass a name that ends in .feather or .parquet" in capsys.readouterr().err
@@ -109,8 +103,6 @@ def test_as_a_module(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sentio_rllib.market", "check", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    done = subprocess.run(
-        [*command[:-1], str(tmp_path / "no.csv")], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command[:-1], str(tmp_path / "no.csv")], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")

@@ -50,9 +50,7 @@ def test_the_minute_of_the_open_belongs_and_that_of_the_close_does_not() -> None
 
 
 def test_off_hours_bars_belong_to_the_session_of_their_local_date() -> None:
-    stamps = ns(
-        minutes("2025-07-01 23:00", 1), minutes("2025-07-02 12:00", 1), minutes("2025-07-05 15:00", 1)
-    )
+    stamps = ns(minutes("2025-07-01 23:00", 1), minutes("2025-07-02 12:00", 1), minutes("2025-07-05 15:00", 1))
     sessions, regular = assign_sessions(stamps)
     assert not regular.any()
     assert sessions.labels.astype(str).tolist() == ["2025-07-01", "2025-07-02", "2025-07-03"]
@@ -145,9 +143,7 @@ def test_missing_minutes_and_cuts_agree_with_a_plain_count(seed: int, share: flo
     there[0] = True
     sessions, _ = assign_sessions(GRID[there])
     day = np.repeat(np.arange(5), [390, 390, 210, 390, 390])
-    assert sessions.missing_minutes == sum(
-        int((~there[day == d]).sum()) for d in range(5) if there[day == d].any()
-    )
+    assert sessions.missing_minutes == sum(int((~there[day == d]).sum()) for d in range(5) if there[day == d].any())
     kept = np.flatnonzero(there)
     longest = [np.bincount(day[left + 1 : right], minlength=5).max() for left, right in pairwise(kept)]
     assert sessions.cuts.tolist() == [bar + 1 for bar, run in enumerate(longest) if run > 60]

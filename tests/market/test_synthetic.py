@@ -296,9 +296,7 @@ def test_volatility_and_volume_have_a_u_over_the_session(null: SyntheticMarket) 
     full = bars.sessions.length == 390
     squares = in_session(bars) ** 2
     for values, opening, closing in ((np.sqrt(squares), 1.3, 1.1), (bars.volume, 1.5, 1.5)):
-        first, noon, final = (
-            np.nanmean(values[full & (minute >= low) & (minute < low + 30)]) for low in (0, 180, 360)
-        )
+        first, noon, final = (np.nanmean(values[full & (minute >= low) & (minute < low + 30)]) for low in (0, 180, 360))
         assert first > opening * noon
         assert final > closing * noon
 

@@ -131,9 +131,7 @@ def test_tensors_have_the_same_names_and_values(tape: Tape) -> None:
     assert tensors.device == torch.device("cpu")
     for field in fields(TapeTensors):
         np.testing.assert_array_equal(getattr(tensors, field.name), getattr(tape, field.name))
-    assert {field.name for field in fields(Tape)} - {field.name for field in fields(TapeTensors)} == {
-        "session_labels"
-    }
+    assert {field.name for field in fields(Tape)} - {field.name for field in fields(TapeTensors)} == {"session_labels"}
     assert tape.tensors("meta").features.device.type == "meta"
 
 

@@ -56,9 +56,7 @@ def test_gradients_of_members_do_not_meet(spec: PolicySpec) -> None:
 
 
 def test_policy_and_value_share_a_trunk_only_where_asked() -> None:
-    apart, shared = (
-        ActorCritic(PolicySpec(hidden=(8,), shared=shared), MEMBERS) for shared in (False, True)
-    )
+    apart, shared = (ActorCritic(PolicySpec(hidden=(8,), shared=shared), MEMBERS) for shared in (False, True))
     market, portfolio, mask = (x.float() for x in _inputs(3))
     for network, expected in ((apart, 0.0), (shared, 1.0)):
         network.value(market, portfolio).sum().backward()

@@ -25,9 +25,7 @@ from sentio_rllib.ppo.gae import (
     lambda_=st.floats(0.0, 1.0),
 )
 @settings(max_examples=60, deadline=None)
-def test_advantages_equal_rllibs_on_mixed_ends(
-    seed: int, steps: int, rows: int, gamma: float, lambda_: float
-) -> None:
+def test_advantages_equal_rllibs_on_mixed_ends(seed: int, steps: int, rows: int, gamma: float, lambda_: float) -> None:
     rng = np.random.default_rng(seed)
     rewards, values, finals = (rng.normal(size=(steps, rows)) for _ in range(3))
     ends = rng.choice(3, p=[0.7, 0.15, 0.15], size=(steps, rows))
@@ -41,13 +39,11 @@ def test_advantages_equal_rllibs_on_mixed_ends(
         lambda_=lambda_,
     ).numpy()
     for row in range(rows):
-        expected = _rllib_advantages(
-            rewards[:, row], values[:, row], next_values[:, row], ends[:, row], gamma, lambda_
-        )
+        expected = _rllib_advantages(rewards[:, row], values[:, row], next_values[:, row], ends[:, row], gamma, lambda_)
         np.testing.assert_allclose(ours[:, row], expected, rtol=1e-4, atol=1e-5)  # RLlib's are float32
 
 
-def _rllib_advantages(rewards, values, next_values, ends, gamma, lambda_):
+def _rllib_advantages(rewards, values, next_values, ends, gamma, lambda_):  # noqa: PLR0917  # RLlib's own order
     """Per episode, RLlib wants one artificial step that holds the bootstrap value."""
     advantages = []
     start = 0

@@ -282,9 +282,7 @@ def test_trading_ranges_agree_with_the_rules(name: str) -> None:
     limits = [value for each in info.metadata for value in vars_of(each)]
     for value in [*limits, *(value * 2 + 1 for value in limits), *(value - 1 for value in limits), True]:
         held = int(value) if info.annotation is int and not isinstance(value, bool) else value
-        assert accepts(
-            lambda held=held: type(SweepConfig().trading)(**{name: held}), ValidationError
-        ) == accepts(
+        assert accepts(lambda held=held: type(SweepConfig().trading)(**{name: held}), ValidationError) == accepts(
             lambda held=held: TradingRules(**{name: held}), ConfigError, other_than=f"trading.{name}: "
         )
 

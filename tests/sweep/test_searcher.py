@@ -11,13 +11,14 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
-from ray import cloudpickle
+from ray import cloudpickle, tune
 from ray.tune.search import ConcurrencyLimiter
 
 from sentio_rllib.errors import SweepError
 from sentio_rllib.sweep.config import SweepConfig, build_config
 from sentio_rllib.sweep.searcher import HonestSearcher, build_searcher, counted_trials, outcome, trial_label
 from sentio_rllib.sweep.space import default_params, grid
+from sentio_rllib.sweep.stopping import build_scheduler
 
 CONTINUOUS = {
     "ppo.learning_rate": {"loguniform": [1e-5, 1e-2]},
@@ -80,9 +81,7 @@ def result(step: int, score: float, reason: str | None = None) -> dict[str, Any]
     return {"env_steps": step, "rung_score": score - 0.5, "cv_score": score, "stop_reason": reason}
 
 
-def run_trial(
-    searcher: HonestSearcher, trial_id: str, reason: str | None = "budget"
-) -> dict[str, Any] | None:
+def run_trial(searcher: HonestSearcher, trial_id: str, reason: str | None = "budget") -> dict[str, Any] | None:
     """Suggest, report two rungs, and end as `reason` says; None once the searcher has finished."""
     suggestion = searcher.suggest(trial_id)
     if suggestion == searcher.FINISHED:
@@ -104,9 +103,7 @@ def run_all(searcher: HonestSearcher, first: int = 0) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 class TestEverySampler:
-    def test_begins_with_the_default_and_ends_after_the_trials_asked_for(
-        self, build: Build, sampler: str
-    ) -> None:
+    def test_begins_with_the_default_and_ends_after_the_trials_asked_for(self, build: Build, sampler: str) -> None:
         config = configured(sampler)
         searcher = build(config)
         seen = run_all(searcher)
@@ -118,9 +115,7 @@ class TestEverySampler:
         for params in seen:
             assert config.resolve(params).resolve({}) is not None
 
-    def test_the_same_seed_suggests_the_same_and_another_seed_does_not(
-        self, build: Build, sampler: str
-    ) -> None:
+    def test_the_same_seed_suggests_the_same_and_another_seed_does_not(self, build: Build, sampler: str) -> None:
         first, again = (run_all(build(configured(sampler), name)) for name in ("a.db", "b.db"))
         assert first == again
         other = run_all(build(configured(sampler, seed=4), "c.db"))
@@ -195,6 +190,7 @@ def test_a_trial_that_was_stopped_is_pruned_at_its_last_rung(build: Build) -> No
         (result(200, 3.0, "budget"), True, "error"),
         (None, True, "error"),
         (None, False, "no result"),
+        ({"trial_id": "a", "pid": 1}, False, "no result"),
     ],
 )
 def test_a_trial_that_failed_is_told_without_a_value(
@@ -354,3 +350,64 @@ def test_outcome_reads_a_flat_result() -> None:
 
 def test_the_study_maximises(build: Build) -> None:
     assert build().study.direction is optuna.study.StudyDirection.MAXIMIZE
+
+
+class Climb(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
+    """Reports like a trial: a score that depends on one parameter, and its reason at the end."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.level = config["params"]["ppo.gamma"]
+
+    def step(self) -> dict[str, Any]:
+        steps = self.iteration + 1
+        reason = "budget" if steps == 9 else "nonfinite" if self.level == 0.5 and steps == 2 else None
+        return {
+            "env_steps": steps,
+            "rung_score": self.level,
+            "cv_score": self.level,
+            "stop_reason": reason,
+            "done": reason is not None,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        pass
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_states_are_honest_after_tune_and_asha(build: Build, tmp_path: Path) -> None:
+    values = [0.98, 0.9, 0.5, 0.99, 0.8]
+    config = build_config(
+        {
+            "search": {
+                "space": {"ppo.gamma": {"choice": values}},
+                "sampler": "grid",
+                "env_steps": 9,
+                "evaluate_every": 1,
+                "grace_steps": 3,
+            }
+        }
+    )
+    searcher = build(config)
+    tune.Tuner(
+        Climb,
+        param_space={"params": {}},
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=build_scheduler(config),
+            num_samples=-1,
+            max_concurrent_trials=1,
+            reuse_actors=False,
+        ),
+        run_config=tune.RunConfig(storage_path=str(tmp_path / "tune"), verbose=0),
+    ).fit()
+    told = {trial.params["ppo.gamma"]: trial for trial in searcher.study.trials}
+    assert {value: trial.state for value, trial in told.items()} == {
+        0.98: TrialState.COMPLETE,
+        0.9: TrialState.PRUNED,
+        0.5: TrialState.FAIL,
+        0.99: TrialState.COMPLETE,
+        0.8: TrialState.PRUNED,
+    }
+    assert [told[value].last_step for value in values] == [9, 3, 1, 9, 3]
+    assert searcher.study.best_value == 0.99

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import pytest
+from optuna.trial import create_trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from sentio_rllib.sweep.config import SweepConfig, build_config
@@ -32,7 +33,7 @@ def result(step: int, score: float, reason: str | None = None) -> dict[str, Any]
 
 
 def run(scheduler: Any, trial_id: str, scores: list[float], every: int = 500, reason: str = "budget") -> int:
-    """Report scores one by one and, at the last, `reason`; return the step at which the scheduler stopped it."""
+    """Report scores, with the last one `reason`; return the step at which the scheduler stopped it, or 0."""
     trial = FakeTrial(trial_id)
     scheduler.on_trial_add(None, trial)
     for index, score in enumerate(scores, start=1):
@@ -75,7 +76,7 @@ def test_a_failed_trial_does_not_move_the_others(name: str) -> None:
         stopped = []
         for index, score in enumerate([0.5, 0.6, 0.7, 0.1, 0.9, 0.2]):
             if with_failures:
-                run(scheduler, f"failed{index}", [-1e6, -1e6], every=1000, reason="nonfinite")
+                run(scheduler, f"failed{index}", [-1e6], every=1000, reason="nonfinite")
             stopped.append(run(scheduler, f"t{index}", [score] * 18))
         return stopped
 
@@ -101,6 +102,26 @@ def test_the_median_rule_needs_company_and_never_pauses() -> None:
 
 def test_no_scheduler_is_first_in_first_out() -> None:
     assert type(build_scheduler(configured("none"))) is FIFOScheduler
+
+
+@pytest.mark.parametrize("name", ["asha", "median"])
+def test_earlier_trials_count_as_if_the_sweep_had_never_been_broken(name: str) -> None:
+    config = configured(name)
+    unbroken = build_scheduler(config)
+    curves = [[0.5] * 18, [0.6] * 18, [0.7] * 18]
+    for index, curve in enumerate(curves):
+        run(unbroken, f"t{index}", curve)
+    history = [
+        create_trial(
+            value=1.0,
+            user_attrs={"label": f"trial_{index:04d}"},
+            intermediate_values={500 * step: score for step, score in enumerate(curve, start=1)},
+        )
+        for index, curve in enumerate(curves)
+    ]
+    resumed = build_scheduler(config, history)
+    for index, score in enumerate([0.55, 0.1, 0.65, 0.9]):
+        assert run(resumed, f"n{index}", [score] * 18) == run(unbroken, f"n{index}", [score] * 18)
 
 
 def test_max_t_covers_the_largest_batch_of_the_search_space() -> None:

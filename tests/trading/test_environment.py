@@ -152,9 +152,7 @@ def test_seeds() -> None:
         worker_index, vector_index = 1, 0
 
     other = TradingEnv(Context(config()))
-    assert not np.array_equal(
-        TradingEnv(config()).reset()[0]["observations"], other.reset()[0]["observations"]
-    )
+    assert not np.array_equal(TradingEnv(config()).reset()[0]["observations"], other.reset()[0]["observations"])
 
 
 def test_all_mistakes_of_a_configuration_are_told() -> None:

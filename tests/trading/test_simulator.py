@@ -73,9 +73,7 @@ def test_batch_equals_the_scalar_oracle(rules: TradingRules, seed: int, limited:
 
 @given(rules=trading_rules(), seed=st.integers(0, 10_000), ahead=st.integers(0, 15))
 @BUSY
-def test_liquidation_at_the_end_of_a_block_equals_the_oracle(
-    rules: TradingRules, seed: int, ahead: int
-) -> None:
+def test_liquidation_at_the_end_of_a_block_equals_the_oracle(rules: TradingRules, seed: int, ahead: int) -> None:
     tape = random_tape(seed)
     simulator = Simulator(tape.tensors(), rules, 2, horizon=None)
     start = 5 + seed % 40
@@ -152,9 +150,7 @@ def test_fraction_at_the_fill_stays_within_the_limit_across_gaps(rules: TradingR
 
 @given(rules=trading_rules(), seed=st.integers(0, 10_000), action=st.integers(0, 2))
 @BUSY
-def test_nothing_shown_or_earned_up_to_t_depends_on_later_bars(
-    rules: TradingRules, seed: int, action: int
-) -> None:
+def test_nothing_shown_or_earned_up_to_t_depends_on_later_bars(rules: TradingRules, seed: int, action: int) -> None:
     tape, changed, cut = random_tape(seed), random_tape(seed + 1), 40
     later = {
         name: np.concatenate([getattr(tape, name)[: cut + 1], getattr(changed, name)[cut + 1 :]])
@@ -178,9 +174,7 @@ def test_nothing_shown_or_earned_up_to_t_depends_on_later_bars(
 def test_an_action_at_t_changes_nothing_before_the_open_of_t_plus_1(rules: TradingRules, seed: int) -> None:
     """With a first bar whose close equals its open, without costs, all actions are worth the same at t+1."""
     tape = random_tape(seed)
-    rules = rules.replace(
-        fee_rate=0.0, half_spread_bps=0.0, impact=0.0, decision_interval=1, episode_length=30
-    )
+    rules = rules.replace(fee_rate=0.0, half_spread_bps=0.0, impact=0.0, decision_interval=1, episode_length=30)
     close = tape.close.copy()
     close[41] = tape.open[41]
     simulator = Simulator(replace(tape, close=close).tensors(), rules, 3, horizon=None)
@@ -223,9 +217,7 @@ def test_hand_computed_round_trip() -> None:
 
 def drop(level: list[float], **changes: object) -> tuple[Simulator, StepResult]:
     """Buy everything at 100 at the open of bar 2, then follow `level` (open = previous close)."""
-    rules = TradingRules(fee_rate=0.0, max_position=1.0, decision_interval=3, episode_length=30).replace(
-        **changes
-    )
+    rules = TradingRules(fee_rate=0.0, max_position=1.0, decision_interval=3, episode_length=30).replace(**changes)
     close = [100.0, 100.0, *level]
     tape = make_tape([100.0, *close[:-1]], close, session_lengths=[4, len(close) - 4])
     simulator = Simulator(tape.tensors(), rules, 1)
@@ -367,9 +359,7 @@ def test_works_inside_and_outside_inference_mode() -> None:
 
 def test_no_value_is_read_back_and_no_tensor_is_made_on_the_wrong_device() -> None:
     """On the meta device every read of a value raises, as every mix of devices does."""
-    rules = TradingRules(
-        flat_by_close=True, impact=1.0, max_participation=0.1, masks="risk", half_spread_bps=1.0
-    )
+    rules = TradingRules(flat_by_close=True, impact=1.0, max_participation=0.1, masks="risk", half_spread_bps=1.0)
     tape = random_tape(8).tensors(device="meta")
     simulator = Simulator(tape, rules, 4)
     rows = torch.ones(4, dtype=torch.bool, device="meta")
@@ -382,9 +372,7 @@ def test_no_value_is_read_back_and_no_tensor_is_made_on_the_wrong_device() -> No
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_the_same() -> None:
-    rules = TradingRules(
-        decision_interval=4, flat_by_close=True, impact=1.0, max_participation=0.5, masks="risk"
-    )
+    rules = TradingRules(decision_interval=4, flat_by_close=True, impact=1.0, max_participation=0.5, masks="risk")
     tape = random_tape(9)
     actions = torch.randint(0, 3, (20, 16), generator=torch.Generator().manual_seed(0))
     paths = []

@@ -16,9 +16,7 @@ from hypothesis.extra.numpy import arrays
 from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.validation import metrics
 
-return_arrays = arrays(
-    np.float64, st.integers(2, 60), elements=st.floats(-0.2, 0.2).map(lambda r: round(r, 6))
-)
+return_arrays = arrays(np.float64, st.integers(2, 60), elements=st.floats(-0.2, 0.2).map(lambda r: round(r, 6)))
 
 
 def floats(*values: float) -> metrics.Floats:

@@ -226,9 +226,7 @@ def test_kfold_groups_are_those_of_array_split() -> None:
     assert [bars_of(fold.validation) for fold in folds] == [group.tolist() for group in groups]
 
 
-@pytest.mark.parametrize(
-    ("rows", "groups", "test_groups", "purge"), [(12, 3, 2, 1), (60, 6, 2, 3), (50, 5, 3, 0)]
-)
+@pytest.mark.parametrize(("rows", "groups", "test_groups", "purge"), [(12, 3, 2, 1), (60, 6, 2, 3), (50, 5, 3, 0)])
 def test_combinatorial_agrees_with_skfolio(rows: int, groups: int, test_groups: int, purge: int) -> None:
     peer = CombinatorialPurgedCV(groups, test_groups, purged_size=purge, embargo_size=0)
     folds = combinatorial(Range(0, rows), groups, test_groups, purge=purge, embargo=0)
@@ -263,9 +261,7 @@ def test_the_later_of_purge_and_embargo_wins(embargo: int) -> None:
 def test_walk_forward_agrees_with_skfolio(expanding: bool, purge: int) -> None:
     peer = WalkForward(test_size=10, train_size=20, expand_train=expanding, purged_size=purge)
     rows = 20 + purge + 4 * 10
-    folds = walk_forward(
-        Range(0, rows), 4, purge=purge, expanding=expanding, train_bars=20, validation_bars=10
-    )
+    folds = walk_forward(Range(0, rows), 4, purge=purge, expanding=expanding, train_bars=20, validation_bars=10)
     expected = list(peer.split(np.zeros((rows, 1))))
     assert len(expected) == 4
     for fold, (train, test) in zip(folds, expected, strict=True):
