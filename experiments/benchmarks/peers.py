@@ -1,8 +1,11 @@
-"""sb3-contrib's MaskablePPO on our simulator, given every advantage: a batched environment, our settings, our starts."""
+"""The peer: sb3-contrib's MaskablePPO on the same simulator, with the same settings and episode starts.
+
+It is given its best: one environment that steps all accounts together, rather than one per account.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import markets
@@ -111,11 +114,7 @@ class StableBaselinesVecEnv(VecEnv):  # type: ignore[misc]  # experiments are no
     def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
         """Return False for every account."""
         del wrapper_class
-        return [False for _ in self._indices(indices)]
-
-    def _indices(self, indices: Any) -> Iterable[int]:
-        chosen: Iterable[int] = self._get_indices(indices)
-        return chosen
+        return [False for _ in self._get_indices(indices)]
 
     def close(self) -> None:
         """Nothing is held open."""
