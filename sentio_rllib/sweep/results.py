@@ -29,7 +29,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     if best is None:
         console.print("no champion: no scored trial's median member trades. That is the result; see the leaderboard")
         return
-    folds = ", ".join(f"{score[0] if len(score) == 1 else score}" for score in best["fold_scores"])
+    folds = ", ".join("/".join(f"{score:.2f}" for score in seeds) for seeds in best["fold_scores"])
     console.print(
         f"best: {best['trial_id']}, cv_score {best['cv_score']:.4f} at {best['env_steps']:,} env steps; folds {folds}"
     )
@@ -41,16 +41,15 @@ def _trials_table(rows: pd.DataFrame) -> Table:
     table = Table(title="trials, best first")
     if rows.empty:
         return table
-    shared = ["trial_id", "state", "cv_score", "rung_score", "env_steps", "ended"]
     params = [column for column in rows.columns if "." in column]
+    shared = ["cv_score", "rung_score", "env_steps", "ended", *params]
     trials = rows.groupby("trial_id", sort=False).agg(
-        {
-            **dict.fromkeys([*shared[1:], *params], "first"),
-            **({"trades": "median"} if "trades" in rows else {}),
-        }
+        {**dict.fromkeys(shared, "first"), **({"trades": "median"} if "trades" in rows else {})}
     )
-    for column in ("trial", "cv_score", "rung", "trades", "env steps", *params, "ended"):
-        table.add_column(column)
+    for column in ("trial", "cv_score", "rung", "trades", "env steps"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("ended")
+    table.add_column("parameters")
     for label, row in trials.head(ROWS).iterrows():
         table.add_row(
             str(label),
@@ -58,8 +57,8 @@ def _trials_table(rows: pd.DataFrame) -> Table:
             f"{row['rung_score']:.3f}",
             f"{row.get('trades', float('nan')):.0f}",
             f"{row['env_steps']:,}",
-            *(_shown(row[param]) for param in params),
             str(row["ended"]),
+            ", ".join(f"{param.rpartition('.')[2]} {_shown(row[param])}" for param in params),
         )
     return table
 
