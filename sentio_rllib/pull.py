@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from sentio_rllib.errors import CheckpointError, SentioError
-from sentio_rllib.ppo.checkpoint import load_model
-from sentio_rllib.sweep.champion import score_again, write_champion
+from sentio_rllib.ppo.checkpoint import load_model, save_model
+from sentio_rllib.sweep.champion import Model, champion_model, score_again
+from sentio_rllib.sweep.claim import CONFIG, check_fingerprint
 from sentio_rllib.sweep.config import load_config
 from sentio_rllib.sweep.outcome import CHAMPION
 from sentio_rllib.sweep.prepare import prepare
@@ -35,31 +35,42 @@ def pull(experiment: Path, output: Path, trial: str | None = None) -> Path:
     ------
     CheckpointError
         If there is no such sweep or trial, `output` exists, or what is copied is incomplete or altered.
+    SweepError
+        If a trial is asked for and the bars are not those of the sweep.
     """
-    if not (experiment / "config.yaml").is_file():
-        raise CheckpointError(f"{experiment}: no sweep is here (config.yaml is missing); pass experiments/NAME")
+    if not (experiment / CONFIG).is_file():
+        raise CheckpointError(f"{experiment}: no sweep is here ({CONFIG} is missing); pass experiments/NAME")
     if output.exists():
         raise CheckpointError(f"{output}: exists already; choose another --output or remove it")
-    if trial is None:
-        source = experiment / CHAMPION
-        if not source.is_dir():
-            raise CheckpointError(
-                f"{experiment}: the sweep has no champion (no trial trades, or it was not finished); "
-                "see leaderboard.parquet, finish it with --resume, or pass --trial"
-            )
-        load_model(source)
+    weights, metadata = _champion(experiment) if trial is None else _members_of(experiment, trial)
+    try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, output)
-    else:
-        config = load_config(experiment / "config.yaml")
-        outcomes = {outcome.trial_id: outcome for outcome in read_outcomes(experiment, config)}
-        if trial not in outcomes or not outcomes[trial].best:
-            scored = sorted(each for each, outcome in outcomes.items() if outcome.best)
-            raise CheckpointError(f"--trial {trial}: no such scored trial; choose one of {', '.join(scored)}")
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_champion(output, outcomes[trial], config, prepare(config))
-    load_model(output)
+        save_model(output, weights, metadata)
+    except OSError as error:
+        raise CheckpointError(f"{output}: cannot be written ({error}); choose another --output") from error
     return output
+
+
+def _champion(experiment: Path) -> Model:
+    source = experiment / CHAMPION
+    if not source.is_dir():
+        raise CheckpointError(
+            f"{experiment}: the sweep has no champion (no trial trades, or it was not finished); "
+            "see leaderboard.parquet, finish it with --resume, or pass --trial"
+        )
+    return load_model(source)
+
+
+def _members_of(experiment: Path, trial: str) -> Model:
+    config = load_config(experiment / CONFIG)
+    outcomes = {outcome.trial_id: outcome for outcome in read_outcomes(experiment, config)}
+    if trial not in outcomes:
+        raise CheckpointError(f"--trial {trial}: no such trial; choose one of {', '.join(sorted(outcomes))}")
+    if not outcomes[trial].best:
+        raise CheckpointError(f"--trial {trial}: it has no intact checkpoint; it ended: {outcomes[trial].ended}")
+    prepared = prepare(config)
+    check_fingerprint(experiment, prepared)
+    return champion_model(outcomes[trial], config, prepared)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

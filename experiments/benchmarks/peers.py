@@ -27,7 +27,7 @@ from sentio_rllib.validation.evaluation import Decide
 from sentio_rllib.validation.splits import Range
 
 
-class StableBaselinesVecEnv(VecEnv):  # type: ignore[misc]  # experiments are not type-checked against SB3
+class StableBaselinesVecEnv(VecEnv):
     """n accounts stepped together; an account that is done starts its next episode within the step.
 
     Episodes start and end as in Sentio's own rollouts: uniformly in the training segments, the first ones cut

@@ -25,15 +25,20 @@ from sentio_rllib.policy.rl_module import rl_module_spec
 from sentio_rllib.policy.variants import VARIANTS, PolicySpec
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
-from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
+from sentio_rllib.ppo.rollout import resolve_precision
+from sentio_rllib.ppo.settings import PPOSettings, Precision, TrialSettings
 from sentio_rllib.trading.environment import ENV_ID, register
 from sentio_rllib.trading.rules import TradingRules
 
 PROGRAM = "throughput"
 MEMBERS = 4
 RLLIB_FLOOR, PEER_FLOOR = 2.0, 1.4
-SENTIO, SENTIO_FLOAT32, SENTIO_ALONE = "Sentio, 4 members", "Sentio, 4 members, float32", "Sentio, 1 member"
-RLLIB = {"sync": "RLlib PPO, single environments", "vector_entry_point": "RLlib PPO, vector_entry_point"}
+SENTIO: dict[Precision, str] = {
+    "float32": f"Sentio, {MEMBERS} members, float32",
+    "bfloat16": f"Sentio, {MEMBERS} members, bfloat16",
+}
+SENTIO_ALONE = "Sentio, 1 member"
+RLLIB = {"vector_entry_point": "RLlib PPO, vector_entry_point", "sync": "RLlib PPO, single environments"}
 PEER = "MaskablePPO"
 
 
@@ -138,12 +143,11 @@ def maskable_ppo(found: markets.Market, settings: TrialSettings) -> Turn:
 def systems(found: markets.Market, settings: TrialSettings) -> dict[str, Turn]:
     """Build all systems."""
     alone = replace(settings, members=settings.members[:1])
-    float32 = replace(settings, ppo=replace(settings.ppo, precision="float32"))
+    stacks = {precision: replace(settings, ppo=replace(settings.ppo, precision=precision)) for precision in SENTIO}
     return {
-        SENTIO: sentio(found, settings),
-        **{name: plain_rllib(found, alone, mode) for mode, name in RLLIB.items()},
         PEER: maskable_ppo(found, alone),
-        SENTIO_FLOAT32: sentio(found, float32),
+        **{SENTIO[precision]: sentio(found, stack) for precision, stack in stacks.items()},
+        **{name: plain_rllib(found, alone, mode) for mode, name in RLLIB.items()},
         SENTIO_ALONE: sentio(found, alone),
     }
 
@@ -183,18 +187,26 @@ def main() -> None:
     found = markets.market(args.bars, edge=2e-5)
     speeds = measure(systems(found, trial_settings(found, args)), args.rounds)
     ray.shutdown()
-    compared = {name: ratios(speeds, name) for name in (SENTIO, SENTIO_FLOAT32, SENTIO_ALONE)}
+    compared = {name: ratios(speeds, name) for name in (*SENTIO.values(), SENTIO_ALONE)}
     medians = {name: {key: float(np.median(each)) for key, each in taken.items()} for name, taken in compared.items()}
     print(f"\n{'system':32}{'member-steps/s':>15}{'/ RLlib':>10}{'/ MaskablePPO':>15}")
     for name, values in speeds.items():
         own = medians.get(name)
         told = f"{own['rllib']:10.2f}{own['maskable_ppo']:15.2f}" if own else ""
         print(f"{name:32}{np.median(values):15,.0f}{told}")
-    figures = {"settings": vars(args), "member_steps_per_s": speeds, "ratios": compared, "median_ratios": medians}
+    chosen = SENTIO[resolve_precision("auto", torch.device("cpu"), args.hidden)]
+    print(f"precision: auto means '{chosen}' here")
+    figures = {
+        "settings": vars(args),
+        "auto": chosen,
+        "member_steps_per_s": speeds,
+        "ratios": compared,
+        "median_ratios": medians,
+    }
     print(common.write_result(PROGRAM, figures))
     floors = {
-        "times as fast as the faster RLlib": (medians[SENTIO]["rllib"], RLLIB_FLOOR),
-        "times as fast as MaskablePPO": (medians[SENTIO]["maskable_ppo"], PEER_FLOOR),
+        f"{chosen}: times as fast as the faster RLlib": (medians[chosen]["rllib"], RLLIB_FLOOR),
+        f"{chosen}: times as fast as MaskablePPO": (medians[chosen]["maskable_ppo"], PEER_FLOOR),
     }
     common.finish(floors, args.check)
 

@@ -85,11 +85,13 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
                 yield self._minibatch(columns, order[first : first + size])
 
     def _minibatch(self, columns: dict[str, torch.Tensor], rows: torch.Tensor) -> MultiAgentBatch:
-        batch: dict[str, Any] = {key: columns[key][rows] for key in _LOSS_COLUMNS}
+        taken = {key: column.index_select(0, rows) for key, column in columns.items()}
+        bar = taken["bar"]
+        batch: dict[str, Any] = {key: taken[key] for key in _LOSS_COLUMNS}
         batch[Columns.OBS] = {
-            "market": self.features[columns["bar"][rows]],
-            "portfolio": columns["portfolio"][rows],
-            "action_mask": columns["action_mask"][rows],
+            "market": self.features.index_select(0, bar.flatten()).view(*bar.shape, -1),
+            "portfolio": taken["portfolio"],
+            "action_mask": taken["action_mask"],
         }
         return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=len(rows))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sentio_rllib.errors import SentioError
+from sentio_rllib.sweep.claim import sweep_folder
 from sentio_rllib.sweep.config import load_config
 from sentio_rllib.sweep.results import print_summary
 
@@ -46,13 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             dry_run(config)
             return 0
-        from sentio_rllib.sweep.run import run_sweep, sweep_folder  # noqa: PLC0415  # as above
+        from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415  # as above
 
         summary = run_sweep(config, resume=args.resume, address=args.address)
     except SentioError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:  # before the sweep takes it as a request to end
+        print("ended before a trial was started", file=sys.stderr)
+        return 1
     print_summary(summary, sweep_folder(config))
     finished = summary["state"] != "interrupted"
     return 0 if finished and summary["trials"]["total"] > summary["trials"]["failed"] else 1

@@ -5,25 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sentio_rllib import __version__
 from sentio_rllib.errors import CheckpointError
 from sentio_rllib.market.features import FEATURE_VERSION, feature_hash
 from sentio_rllib.policy.variants import ActorCritic
-from sentio_rllib.ppo.checkpoint import load_model, save_model
+from sentio_rllib.ppo.checkpoint import load_model
 from sentio_rllib.ppo.scoring import Scorer
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.prepare import Prepared, prepare, trial_settings
 from sentio_rllib.sweep.selection import Outcome
 
+Model = tuple[dict[str, torch.Tensor], dict[str, Any]]
+"""Weights and metadata, as :func:`sentio_rllib.ppo.checkpoint.save_model` takes them."""
 
-def write_champion(folder: Path, outcome: Outcome, config: SweepConfig, prepared: Prepared) -> None:
-    """Write the members of `outcome` at their best evaluation (safetensors and JSON) to `folder`."""
+
+def champion_model(outcome: Outcome, config: SweepConfig, prepared: Prepared) -> Model:
+    """Return the members of `outcome` at their best evaluation, with everything needed to score them again."""
     if outcome.checkpoint is None:
         raise CheckpointError(f"{outcome.trial_id} has no intact checkpoint; run the sweep again")
     weights, best = load_model(outcome.checkpoint / "best")
     settings = trial_settings(config, prepared.splits, outcome.params)
-    save_model(
-        folder,
+    return (
         weights,
         {
             "sentio_version": __version__,

@@ -20,7 +20,7 @@ def dry_run(config: SweepConfig) -> None:
     """Print everything that a sweep would do, with an estimate from one measured iteration."""
     console = Console(width=120)
     prepared = prepare(config)
-    console.print(config.to_yaml(), markup=False, highlight=False)
+    print(config.to_yaml())  # as it is: wrapped lines would not load again
     for note in prepared.notes:
         console.print(note, markup=False)
     console.print(_folds(prepared))
@@ -64,7 +64,9 @@ def _folds(prepared: Prepared) -> Table:
 def _measure(prepared: Prepared, config: SweepConfig) -> tuple[float, float]:
     """Return the seconds of one training iteration and of one evaluation of the default configuration."""
     settings = trial_settings(config, prepared.splits, default_params(config))
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    own = not ray.is_initialized()
+    if own:
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         algorithm = SentioPPOConfig().trading(settings, TapeHandle(prepared.tape)).build_algo()
         algorithm.training_step()  # warms up
@@ -75,5 +77,6 @@ def _measure(prepared: Prepared, config: SweepConfig) -> tuple[float, float]:
         evaluated = time.perf_counter()
         algorithm.stop()
     finally:
-        ray.shutdown()
+        if own:
+            ray.shutdown()
     return trained - started, evaluated - trained

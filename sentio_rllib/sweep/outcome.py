@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sentio_rllib.sweep.champion import write_champion
+from sentio_rllib.ppo.checkpoint import save_model
+from sentio_rllib.sweep.champion import champion_model
 from sentio_rllib.sweep.config import SweepConfig
+from sentio_rllib.sweep.files import write_json
 from sentio_rllib.sweep.prepare import Prepared
-from sentio_rllib.sweep.selection import Outcome, best_outcome, leaderboard, session_returns
+from sentio_rllib.sweep.selection import STATES, Outcome, best_outcome, leaderboard, session_returns
 
 CHAMPION = "champion"
 SUMMARY = "summary.json"
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Replace `path` by `content` in one step, flushed to disk; a reader sees the old or the new file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_outcome(
@@ -36,6 +25,7 @@ def write_outcome(
     outcomes: Sequence[Outcome],
     *,
     seconds: float,
+    steps_before: int,
     interrupted: bool,
 ) -> dict[str, Any]:
     """Write everything a sweep leaves behind and return the summary.
@@ -50,6 +40,8 @@ def write_outcome(
         One per trial.
     seconds
         Wall time of this run of the sweep.
+    steps_before
+        Env steps that earlier runs of the sweep have made.
     interrupted
         Whether the user ended it.
     """
@@ -58,7 +50,7 @@ def write_outcome(
     labels = [str(label) for label in prepared.tape.session_labels]
     session_returns(outcomes, labels).to_parquet(folder / "returns.parquet")
     if best is not None:
-        write_champion(folder / CHAMPION, best, config, prepared)
+        save_model(folder / CHAMPION, *champion_model(best, config, prepared))
     summary = {
         "name": config.name,
         "state": _state(config, outcomes, best, interrupted=interrupted),
@@ -71,7 +63,9 @@ def write_outcome(
         },
         "trials": _counts(config, outcomes),
         "best": _best(best),
-        "throughput": _throughput(outcomes, len(prepared.splits.folds) * config.validation.seeds, seconds),
+        "throughput": _throughput(
+            outcomes, len(prepared.splits.folds) * config.validation.seeds, seconds=seconds, steps_before=steps_before
+        ),
     }
     write_json(folder / SUMMARY, summary)
     return summary
@@ -80,18 +74,16 @@ def write_outcome(
 def _state(config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, *, interrupted: bool) -> str:
     if interrupted:
         return "interrupted"
-    if not any(_steps(outcome) >= config.search.grace_steps for outcome in outcomes):
+    if outcomes and all(outcome.state == "failed" for outcome in outcomes):
+        return "failed"
+    if not any(outcome.env_steps >= config.search.grace_steps for outcome in outcomes):
         return "budget too short"
     return "no trading" if best is None else "completed"
 
 
-def _steps(outcome: Outcome) -> int:
-    return int(outcome.curve[-1]["env_steps"]) if outcome.curve else 0
-
-
 def _counts(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, int]:
     states = Counter(outcome.state for outcome in outcomes)
-    counts = {state: states[state] for state in ("completed", "pruned", "failed", "unfinished")}
+    counts = {state: states[state] for state in STATES}
     return {"asked": config.search.trials, "total": len(outcomes), **counts}
 
 
@@ -108,18 +100,17 @@ def _best(best: Outcome | None) -> dict[str, Any] | None:
     }
 
 
-def _throughput(outcomes: Sequence[Outcome], members: int, seconds: float) -> dict[str, Any]:
-    rates = {
-        outcome.trial_id: sum(result["env_steps_per_s"] for result in outcome.curve) / len(outcome.curve)
-        for outcome in outcomes
-        if outcome.curve and all("env_steps_per_s" in result for result in outcome.curve)
-    }
-    steps = sum(_steps(outcome) for outcome in outcomes)
+def _throughput(outcomes: Sequence[Outcome], members: int, *, seconds: float, steps_before: int) -> dict[str, Any]:
+    """Return env steps of the whole sweep, and rates: in all over this run's time, by trial while it trained."""
+    steps = sum(outcome.env_steps for outcome in outcomes)
+    rate = (steps - steps_before) / seconds
     return {
         "env_steps": steps,
         "member_steps": steps * members,
         "seconds": seconds,
-        "env_steps_per_s": steps / seconds,
-        "member_steps_per_s": steps * members / seconds,
-        "env_steps_per_s_by_trial": rates,
+        "env_steps_per_s": rate,
+        "member_steps_per_s": rate * members,
+        "env_steps_per_s_by_trial": {
+            outcome.trial_id: outcome.env_steps_per_s for outcome in outcomes if outcome.curve
+        },
     }

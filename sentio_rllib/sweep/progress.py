@@ -49,16 +49,22 @@ def progress_line(trials: Sequence[Any], of: SweepReporter, *, seconds: float, d
     states = Counter(trial.status.lower() for trial in trials)
     results = [trial.last_result or {} for trial in trials]
     best = max((result.get("best_cv_score", FAILED_SCORE) for result in results), default=FAILED_SCORE)
-    steps = sum(int(result.get("env_steps", 0)) for result in results)
+    reached = [int(result.get("env_steps", 0)) for result in results]
+    steps = sum(reached)
+    over = [trial.status in {"TERMINATED", "ERROR"} for trial in trials]
+    missing = of.env_steps * (of.trials - sum(over)) - sum(
+        step for step, ended in zip(reached, over, strict=True) if not ended
+    )
     rate = steps / seconds if seconds > 0 else 0.0
     shown = "  ".join(f"{count} {state}" for state, count in sorted(states.items())) or "starting"
     score = "no score yet" if best == FAILED_SCORE else f"best cv_score {best:.3f}"
-    left = "done" if done else f"at most {_minutes_left(of, steps, rate, seconds)} to go"
+    left = "done" if done else f"at most {_time_left(of, missing, rate, seconds)} to go"
     return f"{_clock(seconds)}  {shown} of {of.trials}  {score}  {rate:,.0f} env steps/s  {left}"
 
 
-def _minutes_left(of: SweepReporter, steps: int, rate: float, seconds: float) -> str:
-    needed = (of.trials * of.env_steps - steps) / rate if rate > 0 else float("inf")
+def _time_left(of: SweepReporter, missing: int, rate: float, seconds: float) -> str:
+    """Return the time until trials that have not ended have made their `missing` steps, or the time is up."""
+    needed = missing / rate if rate > 0 else float("inf")
     if of.minutes is not None:
         needed = min(needed, of.minutes * 60 - seconds)
     return "?" if needed == float("inf") else _clock(max(0.0, needed))

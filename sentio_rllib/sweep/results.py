@@ -9,6 +9,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from sentio_rllib.sweep.selection import STATES
+
 ROWS = 20
 
 
@@ -17,7 +19,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     console = Console(width=None if Console().is_terminal else 160)
     console.print(_trials_table(pd.read_parquet(folder / "leaderboard.parquet")))
     trials, rates = summary["trials"], summary["throughput"]
-    counts = ", ".join(f"{trials[state]} {state}" for state in ("completed", "pruned", "failed", "unfinished"))
+    counts = ", ".join(f"{trials[state]} {state}" for state in STATES)
     console.print(f"state: {summary['state']}; {trials['total']} of {trials['asked']} trials: {counts}")
     console.print(
         f"throughput: {rates['env_steps_per_s']:,.0f} env steps/s in all "

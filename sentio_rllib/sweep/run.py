@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,95 +21,79 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from sentio_rllib import __version__
 from sentio_rllib.errors import SweepError
-from sentio_rllib.market.features import FEATURE_VERSION, feature_hash
 from sentio_rllib.ppo.algorithm import SentioPPO
 from sentio_rllib.ppo.env_runner import TapeHandle
-from sentio_rllib.sweep.config import SweepConfig, load_config
-from sentio_rllib.sweep.outcome import write_json, write_outcome
+from sentio_rllib.sweep.claim import check_fingerprint, claim_folder, hold, record
+from sentio_rllib.sweep.config import SweepConfig
+from sentio_rllib.sweep.journal import Journal
+from sentio_rllib.sweep.outcome import write_outcome
 from sentio_rllib.sweep.prepare import Prepared, prepare, trial_settings
 from sentio_rllib.sweep.progress import SweepReporter
 from sentio_rllib.sweep.searcher import HonestSearcher, build_searcher, counted_trials
 from sentio_rllib.sweep.stopping import build_scheduler
-from sentio_rllib.sweep.trials import TRIALS, checkpoint_of, next_run, read_outcomes, study_url
+from sentio_rllib.sweep.trials import TRIALS, checkpoint_of, next_run, read_outcomes, settle, study_url
 
-CONFIG = "config.yaml"
-FINGERPRINT = "fingerprint.json"
-EXTENDABLE = ("search.trials", "search.minutes", "search.max_concurrent", "resources.cpu", "resources.gpu")
-"""Keys that may differ when a sweep is resumed."""
-
-
-def sweep_folder(config: SweepConfig) -> Path:
-    """Return the folder of a sweep."""
-    return Path(config.storage_path) / config.name
-
-
-def claim_folder(config: SweepConfig, *, resume: bool) -> Path:
-    """Return the sweep's folder, made or checked to be the one to resume.
-
-    Raises
-    ------
-    SweepError
-        If the name is used and `resume` is off, there is nothing to resume, or keys have changed.
-    """
-    folder = sweep_folder(config)
-    used = (folder / CONFIG).is_file()
-    if used and not resume:
-        raise SweepError(f"{folder}: the name is used; pass --resume to go on with it, or another --name")
-    if resume and not used:
-        raise SweepError(f"{folder}: there is no sweep to resume; start it without --resume")
-    if used:
-        before = load_config(folder / CONFIG)
-        changed = [key for key in config.changed_keys(before) if key not in EXTENDABLE]
-        if changed:
-            raise SweepError(
-                *(
-                    f"{key}: was {before.value(key)!r} when the sweep was started, is {config.value(key)!r}; put it "
-                    "back or choose another --name"
-                    for key in changed
-                )
-            )
-    return folder
-
-
-def fingerprint(prepared: Prepared) -> dict[str, Any]:
-    """Return what must be the same for a sweep to be resumed, the configuration aside."""
-    return {
-        "data": prepared.bars.fingerprint,
-        "code": __version__,
-        "features": f"{FEATURE_VERSION}:{feature_hash()}",
-    }
-
-
-def check_fingerprint(folder: Path, now: dict[str, Any]) -> None:
-    """Refuse to resume on other bars, code or features than the sweep was started with."""
-    path = folder / FINGERPRINT
-    before = json.loads(path.read_text()) if path.is_file() else {}
-    changed = [key for key in now if key in before and before[key] != now[key]]
-    if changed:
-        raise SweepError(
-            *(
-                f"{key}: changed since the sweep was started ({str(before[key])[:24]} then, {str(now[key])[:24]} "
-                "now); put it back or choose another --name"
-                for key in changed
-            )
-        )
+_PROBE_SECONDS = 5.0
 
 
 @contextmanager
 def cluster(address: str | None) -> Iterator[str]:
-    """Start a local Ray, or join one, and leave none behind; yields the dashboard's URL."""
-    context = ray.init(
-        address=address,
-        **({"dashboard_host": "127.0.0.1", "include_dashboard": True} if address is None else {}),
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
+    """Join a Ray, or start a local one and leave none behind; yields the dashboard's URL.
+
+    A Ray that this process has initialised already is used, and left running.
+
+    Raises
+    ------
+    SweepError
+        If no Ray answers at `address`.
+    """
+    if ray.is_initialized():
+        yield ""
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    local: dict[str, Any] = {"dashboard_host": "127.0.0.1", "include_dashboard": True}
+    try:
+        _probe(address)
+        context = ray.init(
+            address=address, log_to_driver=False, logging_level="ERROR", **(local if address is None else {})
+        )
+    except ConnectionError as error:
+        raise SweepError(f"--address {address}: no Ray answers there; start one with ray start --head") from error
     try:
         yield str(context.dashboard_url or "")
     finally:
         ray.shutdown()
+
+
+def _probe(address: str | None) -> None:
+    """Raise ConnectionError where nothing listens at host:port; Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
+    except OSError as error:
+        raise ConnectionError(str(error)) from error
+
+
+def check_resources(config: SweepConfig) -> None:
+    """Refuse a trial that the cluster can never place; Tune would wait for ever.
+
+    Raises
+    ------
+    SweepError
+        One line for each resource, with what a trial asks for and what the cluster holds.
+    """
+    held = ray.cluster_resources()
+    asked = {"cpu": config.resources.cpu, "gpu": config.resources.gpu}
+    lines = [
+        f"resources.{key}: a trial asks for {amount:g}, the cluster has {held.get(key.upper(), 0):g}; lower it"
+        for key, amount in asked.items()
+        if amount > held.get(key.upper(), 0)
+    ]
+    if lines:
+        raise SweepError(*lines)
 
 
 def run_sweep(config: SweepConfig, *, resume: bool = False, address: str | None = None) -> dict[str, Any]:
@@ -121,40 +106,57 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, address: str | None 
     resume
         Go on with a sweep that was cut off, or extend a finished one.
     address
-        Of a running Ray cluster; None starts a local one.
+        Of a running Ray cluster; None uses the one of `RAY_ADDRESS` or of this process, or starts a local one.
 
     Raises
     ------
     SentioError
-        If the data, the folds or the name do not allow it; nothing was started then.
+        If the data, the folds, the name or the cluster do not allow it; nothing was started then.
     """
-    folder = claim_folder(config, resume=resume)
-    prepared = prepare(config)
-    now = fingerprint(prepared)
-    if resume:
-        check_fingerprint(folder, now)
-    for note in prepared.notes:
-        print(note)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / FINGERPRINT, now)
-    (folder / CONFIG).write_text(config.to_yaml())
-    searcher = build_searcher(config, study_url(folder), _Checkpoints(folder))
-    orphans = searcher.reconcile() if resume else []
-    if orphans:
-        print(f"{len(orphans)} trials were cut off; they go on from their last checkpoints")
     started = time.perf_counter()
-    with cluster(address) as dashboard:
+    folder = claim_folder(config, resume=resume)
+    with ExitStack() as stack:
+        if resume:
+            stack.enter_context(hold(folder))
+        prepared = prepare(config)
+        if resume:
+            check_fingerprint(folder, prepared)
+        for note in prepared.notes:
+            print(note)
+        interruption = stack.enter_context(Interruption())
+        dashboard = stack.enter_context(cluster(address))
+        interruption.listen()  # ray.init() takes the termination signal for itself
+        check_resources(config)
+        if not resume:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(hold(folder))
+        record(folder, config, prepared)
         if dashboard:
             print(f"dashboard: http://{dashboard} (token: ray get-auth-token)")
-        interrupted = _tune(config, folder, prepared, searcher)
-    searcher.reconcile("interrupted" if interrupted else "time budget")
+        return _run(config, folder, prepared, interruption, started)
+
+
+def _run(
+    config: SweepConfig, folder: Path, prepared: Prepared, interruption: Interruption, started: float
+) -> dict[str, Any]:
+    searcher = build_searcher(config, study_url(folder), _Checkpoints(folder))
+    settle(folder, searcher)
+    orphans = searcher.reconcile()
+    if orphans:
+        print(f"{len(orphans)} trials were cut off; they go on from their last checkpoints")
+    steps_before = sum(outcome.env_steps for outcome in read_outcomes(folder, config))
+    if searcher.remaining() > 0:
+        _tune(config, folder, prepared, searcher, interruption)
+    settle(folder, searcher)
+    searcher.reconcile("interrupted" if interruption.seen else "time budget")
     return write_outcome(
         folder,
         config,
         prepared,
         read_outcomes(folder, config),
         seconds=time.perf_counter() - started,
-        interrupted=interrupted,
+        steps_before=steps_before,
+        interrupted=interruption.seen and searcher.remaining() > 0,
     )
 
 
@@ -171,12 +173,12 @@ class _Checkpoints:
         return None if path is None else str(path.resolve())
 
 
-def _tune(config: SweepConfig, folder: Path, prepared: Prepared, searcher: HonestSearcher) -> bool:
-    """Run Tune until trials, time or the user end it; True where it was the user."""
+def _tune(
+    config: SweepConfig, folder: Path, prepared: Prepared, searcher: HonestSearcher, interruption: Interruption
+) -> None:
+    """Run Tune until trials, time or the user end it."""
     search = config.search
-    todo = searcher.remaining()
-    if todo == 0:
-        return False
+    todo, run = searcher.remaining(), next_run(folder)
     trainable = tune.with_parameters(
         SentioPPO,
         tape=TapeHandle(ray.put(prepared.tape)),
@@ -197,34 +199,50 @@ def _tune(config: SweepConfig, folder: Path, prepared: Prepared, searcher: Hones
             trial_dirname_creator=_trial_name,
         ),
         run_config=tune.RunConfig(
-            name=next_run(folder),
+            name=run,
             storage_path=str((folder / TRIALS).resolve()),
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=2),
+            stop=interruption,
+            callbacks=[Journal((folder / TRIALS / run).resolve())],
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),  # the journal asks for each
             failure_config=tune.FailureConfig(max_failures=1),
             progress_reporter=reporter,
             verbose=1,
         ),
     )
-    interruption = _Interruption()
-    with interruption:
-        tuner.fit()
-    return interruption.seen
+    tuner.fit()
 
 
 def _trial_name(trial: Any) -> str:
     return str(trial.config["label"])
 
 
-class _Interruption:
-    """Hands the first Ctrl-C or termination signal to Tune as a request to end; a second one kills."""
+class Interruption(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
+    """Takes the first Ctrl-C or termination signal as a request to Tune to end; a second one kills."""
 
     def __init__(self) -> None:
         self.seen = False
         self._original: dict[int, Any] = {}
 
-    def __enter__(self) -> None:
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial ends by itself for this reason; all do."""
+        del trial_id, result
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the user wants an end."""
+        return self.seen
+
+    def listen(self) -> None:
+        """Take over the signals, where they have not been asked to end already; only the main thread can."""
+        if self.seen or threading.current_thread() is not threading.main_thread():
+            return
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._original[number] = signal.signal(number, self._ask)
+            handler = signal.signal(number, self._ask)
+            self._original.setdefault(number, handler)
+
+    def __enter__(self) -> Interruption:
+        self.listen()
+        return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._original.items():
@@ -234,4 +252,7 @@ class _Interruption:
         self.seen = True
         print("ending: trials are stopped, what was reached is written", flush=True)
         self.__exit__()
-        os.kill(os.getpid(), signal.SIGUSR1)  # the signal by which Tune ends a run in good order
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Handlers stay with this process."""
+        return {"seen": self.seen, "_original": {}}

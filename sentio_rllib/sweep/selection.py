@@ -6,7 +6,6 @@ interruption or the time budget may have several attempts, of which the last one
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ import pandas as pd
 
 from sentio_rllib.errors import CheckpointError
 from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
+from sentio_rllib.sweep.files import EVALUATIONS, read_rows
 
 STATES = ("completed", "pruned", "failed", "unfinished")
 
@@ -60,24 +60,25 @@ class Outcome:
         return float(self.best["cv_score"]) if self.best else float("nan")
 
     @property
+    def env_steps(self) -> int:
+        """Env steps up to its last evaluation."""
+        return int(self.curve[-1]["env_steps"]) if self.curve else 0
+
+    @property
+    def env_steps_per_s(self) -> float:
+        """Mean rate of training over its evaluations; NaN where there is none."""
+        rates = [float(result["env_steps_per_s"]) for result in self.curve]
+        return float(np.mean(rates)) if rates else float("nan")
+
+    @property
     def eligible(self) -> bool:
         """Whether it may be champion: it was scored, did not fail, and its median member trades."""
         return bool(self.best) and self.state != "failed" and self.best["validation_trades"] > 0
 
 
 def read_curve(folder: Path) -> list[dict[str, Any]]:
-    """Return the results a trial reported, one per evaluation; a torn last line is left out."""
-    path = folder / "result.json"
-    if not path.is_file():
-        return []
-    rows: dict[int, dict[str, Any]] = {}
-    for line in path.read_text().splitlines():
-        try:
-            result = json.loads(line)
-        except ValueError:
-            continue  # a kill can tear the last line; the evaluation is repeated on resume
-        if "env_steps" in result:
-            rows[int(result["env_steps"])] = result
+    """Return the results a trial reported, one per evaluation; of a repeated one the last counts."""
+    rows = {int(row["env_steps"]): row for row in read_rows(folder / EVALUATIONS) if "failure" not in row}
     return [rows[step] for step in sorted(rows)]
 
 
@@ -127,10 +128,10 @@ def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "ended": outcome.ended,
             "cv_score": outcome.cv_score,
             "rung_score": float(outcome.best.get("rung_score", np.nan)),
-            "env_steps": int(outcome.curve[-1]["env_steps"]) if outcome.curve else 0,
+            "env_steps": outcome.env_steps,
             "env_steps_of_best": int(outcome.best.get("env_steps", 0)),
             "evaluations": len(outcome.curve),
-            "env_steps_per_s": _mean(outcome.curve, "env_steps_per_s"),
+            "env_steps_per_s": outcome.env_steps_per_s,
             **outcome.params,
         }
         members = outcome.best.get("members", [])
@@ -185,8 +186,3 @@ def session_returns(outcomes: Sequence[Outcome], labels: Sequence[Any]) -> pd.Da
 def _figures(record: dict[str, Any]) -> dict[str, Any]:
     keys = ("trades", "exposure", "mean_return", "turnover_usd", "fees_usd", "drawdown_stops", "bars")
     return {key: record[key] for key in keys}
-
-
-def _mean(curve: Sequence[dict[str, Any]], key: str) -> float:
-    values = [float(result[key]) for result in curve if result.get(key) is not None]
-    return float(np.mean(values)) if values else float("nan")

@@ -9,10 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.searcher import LABEL, REASON, open_study
+from sentio_rllib.sweep.files import EVALUATIONS, FAULTS, read_rows
+from sentio_rllib.sweep.searcher import LABEL, REASON, HonestSearcher, open_study
 from sentio_rllib.sweep.selection import Outcome, last_checkpoint, read_best, read_curve
 from sentio_rllib.sweep.space import decode_params
 
@@ -57,6 +59,32 @@ def curve_of(folder: Path, label: str) -> list[dict[str, Any]]:
     return [rows[step] for step in sorted(rows)]
 
 
+def last_row(folder: Path, label: str) -> dict[str, Any] | None:
+    """Return what a trial reported last, over all runs; None where it never did."""
+    rows = (read_rows(path / EVALUATIONS) for path in trial_folders(folder, label))
+    return next((reported[-1] for reported in rows if reported), None)
+
+
+def settle(folder: Path, searcher: HonestSearcher) -> None:
+    """Tell the study of trials that had ended when the driver was cut off before it told.
+
+    A last result counts as an end once its checkpoint is there; before that the trial goes on from the one before.
+    """
+    for trial in searcher.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        label = trial.user_attrs.get(LABEL, "")
+        last = last_row(folder, label) if label else None
+        if last is not None and last["done"] and ("failure" in last or _saved_at(folder, label, last["env_steps"])):
+            searcher.on_trial_complete(last["trial_id"], last)
+
+
+def _saved_at(folder: Path, label: str, env_steps: int) -> bool:
+    checkpoint, _ = checkpoint_of(folder, label)
+    if checkpoint is None:
+        return False
+    state = torch.load(checkpoint / "training_state.pt", weights_only=True, map_location="cpu")
+    return int(state["env_steps"]) == env_steps
+
+
 def read_outcomes(folder: Path, config: SweepConfig) -> list[Outcome]:
     """Return every trial of a sweep, in the order of their labels."""
     study = open_study(study_url(folder), config.name)
@@ -72,12 +100,14 @@ def _outcome(folder: Path, config: SweepConfig, label: str, trial: FrozenTrial) 
     checkpoint, note = checkpoint_of(folder, label)
     stored = trial.system_attrs.get("fixed_params", {}) | trial.params
     state = _STATES.get(trial.state, "unfinished")
-    ended = _ended(config, state, trial.user_attrs.get(REASON, ""), curve)
+    faults = [fault for path in reversed(trial_folders(folder, label)) for fault in read_rows(path / FAULTS)]
+    ended = _ended(config, state, trial.user_attrs.get(REASON, ""), last_row(folder, label), faults)
+    restarts = [f"restarted after {fault['error']}" for fault in faults if fault["restarted"]]
     return Outcome(
         slot=int(label.rpartition("_")[2]),
         trial_id=label,
         state=state,
-        ended="; ".join(filter(None, (ended, note))),
+        ended="; ".join(filter(None, (ended, *restarts, note))),
         params=decode_params(config.parameters(), stored),
         curve=curve,
         best=read_best(checkpoint),
@@ -85,16 +115,17 @@ def _outcome(folder: Path, config: SweepConfig, label: str, trial: FrozenTrial) 
     )
 
 
-def _ended(config: SweepConfig, state: str, reason: str, curve: list[dict[str, Any]]) -> str:
+def _ended(
+    config: SweepConfig, state: str, reason: str, last: dict[str, Any] | None, faults: list[dict[str, Any]]
+) -> str:
     """Say in words why a trial ended."""
-    if not curve:
-        return "not evaluated" if state == "unfinished" else reason or "no evaluation"
-    last = curve[-1]
-    where = f"at {int(last['env_steps']):,} env steps"
-    if state == "pruned":
+    where = "before its first evaluation" if last is None else f"at {int(last['env_steps']):,} env steps"
+    if state == "pruned" and last is not None:
         return f"stopped by {config.search.scheduler} {where}: rung_score {last['rung_score']:.3f}"
     if state == "unfinished":
         return f"cut off {where}; goes on with --resume"
-    if reason == "nonfinite":
+    if reason == "nonfinite" and last is not None:
         return f"not finite {where}: {last.get('failure', '')}"
+    if reason == "error" and faults:
+        return f"failed {where}: {faults[-1]['error']}"
     return f"{reason} {where}"

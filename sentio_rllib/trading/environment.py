@@ -153,7 +153,7 @@ class EnvironmentConfig:
         if self.tape is not None:
             return self.tape
         if self.path is not None:
-            from sentio_rllib.market.bars import load_bars  # noqa: PLC0415  # pandera takes a second
+            from sentio_rllib.market.bars import load_bars  # noqa: PLC0415  # reads files; most users pass a tape
 
             bars, _ = load_bars(self.path, **(self.bars or {}))
         else:

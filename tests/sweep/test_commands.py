@@ -1,0 +1,338 @@
+"""The command in a process of its own: bad input, an interruption, a kill, and a part of a GPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from optuna.trial import TrialState
+
+from sentio_rllib.sweep.config import load_config
+from sentio_rllib.sweep.run import run_sweep
+from tests.sweep.checks import FINISHED, assert_complete, board_of, study_of
+from tests.sweep.tiny import (
+    EVALUATE_EVERY,
+    environment,
+    market_frame,
+    run_command,
+    sweep_command,
+    tiny_values,
+    write_config,
+)
+
+NOWHERE = "127.0.0.1:1"
+"""An address where no Ray answers: a command that gets as far as Ray says so instead of what is expected."""
+
+BAR = market_frame()["timestamp"].iloc[100].strftime("%Y-%m-%dT%H:%M")
+
+
+def _file(change: Callable[[pd.DataFrame], pd.DataFrame], name: str = "BAD_1m.csv") -> Callable[[Path], list[str]]:
+    """Arguments that name a file of changed bars."""
+
+    def arguments(folder: Path) -> list[str]:
+        path = folder / name
+        frame = change(market_frame())
+        frame.to_feather(path) if path.suffix == ".feather" else frame.to_csv(path, index=False)
+        return ["--set", f"data.path={path}"]
+
+    return arguments
+
+
+def _without_price(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(close=frame["close"].where(frame.index != 100))
+
+
+def _twice(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([frame.iloc[:101], frame.iloc[100:]])
+
+
+def _naive(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(timestamp=frame["timestamp"].dt.tz_localize(None))
+
+
+def _people(_: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"name": ["Ann", "Bob"], "age": [31, 44]})
+
+
+FOUR = ["ppo.learning_rte=1e-3", "ppo.clip=-1", "validation.folds=two", "search.sampler=tpee"]
+
+
+@dataclass
+class Bad:
+    """A bad input: its arguments, and what each line of the answer holds."""
+
+    arguments: Callable[[Path], list[str]]
+    lines: list[list[str]]
+    ray: str = field(default=NOWHERE)
+
+
+BAD = {
+    "missing file": Bad(lambda folder: ["--set", f"data.path={folder / 'none.feather'}"], [["none.feather", "exist"]]),
+    "no market": Bad(_file(_people, "people.csv"), [["people", "timestamp"]]),
+    "a price that is none": Bad(_file(_without_price), [["BAD", "close", "NaN", BAR]]),
+    "a bar twice": Bad(_file(_twice), [["BAD", "duplicate", BAR, "data.fix"]]),
+    "naive stamps": Bad(_file(_naive), [["BAD", "time zone", "data.tz"]]),
+    "too few bars": Bad(_file(lambda frame: frame[:2500], "BAD_1m.feather"), [["too few bars", "needed ", "available 2500"]]),
+    "four mistakes": Bad(
+        lambda _: [part for pair in FOUR for part in ("--set", pair)],
+        [["ppo.learning_rte", "ppo.learning_rate"], ["ppo.clip"], ["validation.folds"], ["search.sampler", "tpe"]],
+    ),
+    "a name that is a path": Bad(lambda _: ["--name", "../evil"], [["name: ", "../evil"]]),
+    "nothing to resume": Bad(lambda _: ["--resume"], [["no sweep to resume"]]),
+    "no Ray there": Bad(lambda _: ["--address", NOWHERE], [["--address 127.0.0.1:1", "ray start --head"]], ray=""),
+}
+
+
+@pytest.fixture(scope="module")
+def answers(
+    bars_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[subprocess.CompletedProcess[str], Path]]:
+    """What the command answers to each bad input, two at a time, and the folder it may have written to."""
+
+    def ask(name: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+        folder = tmp_path_factory.mktemp("bad")
+        config = write_config(tiny_values(bars_file, folder / "experiments"), folder / "tiny.yaml")
+        extra = {"RAY_ADDRESS": BAD[name].ray} if BAD[name].ray else {}
+        return run_command(config, *BAD[name].arguments(folder), **extra), folder
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(BAD, pool.map(ask, BAD), strict=True))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_told_in_one_line_each(
+    name: str, answers: dict[str, tuple[subprocess.CompletedProcess[str], Path]]
+) -> None:
+    answer, folder = answers[name]
+    lines = answer.stderr.splitlines()
+    assert answer.returncode == 2, answer.stderr
+    assert len(lines) == len(BAD[name].lines), answer.stderr
+    for wanted in BAD[name].lines:
+        assert any(line.startswith("error: ") and all(part in line for part in wanted) for line in lines), lines
+    assert "dashboard" not in answer.stdout
+    assert not (folder / "experiments").exists()
+    assert not (folder / "evil").exists()
+
+
+def test_a_used_name_is_refused_by_the_command(finished: Path, tmp_path: Path) -> None:
+    values = tiny_values(tmp_path / "none.feather", finished.parent)
+    answer = run_command(write_config(values, tmp_path / "tiny.yaml"), RAY_ADDRESS=NOWHERE)
+    assert answer.returncode == 2
+    assert answer.stderr == f"error: {finished}: the name is used; pass --resume to go on with it, or another --name\n"
+    assert answer.stdout == ""
+
+
+def _descendants(pid: int) -> set[tuple[int, str]]:
+    """Process ids below `pid` with their start times, which tell a reused id from the process that had it."""
+    parents: dict[int, tuple[int, str]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = (int(fields[1]), fields[19])
+    found: set[tuple[int, str]] = set()
+    front = {pid}
+    while front:
+        front = {child for child, (parent, _) in parents.items() if parent in front}
+        found |= {(child, parents[child][1]) for child in front}
+    return found
+
+
+def _alive(process: tuple[int, str]) -> bool:
+    try:
+        fields = Path(f"/proc/{process[0]}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return False
+    return fields[19] == process[1] and fields[0] != "Z"
+
+
+class Running:
+    """A sweep's command that runs, the head of a process group of its own."""
+
+    def __init__(self, config: Path, log: Path) -> None:
+        self.log = log
+        self.started: set[tuple[int, str]] = set()
+        with log.open("w") as file:
+            self.process = subprocess.Popen(
+                sweep_command(config), stdout=file, stderr=file, env=environment(), start_new_session=True
+            )
+
+    def wait_until(self, reached: Callable[[], bool], seconds: float = 180.0) -> None:
+        """Wait while the sweep runs, noting the processes it starts."""
+        limit = time.monotonic() + seconds
+        while not reached():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < limit, self.log.read_text()
+            self.started |= _descendants(self.process.pid)
+            time.sleep(0.05)
+        self.started |= _descendants(self.process.pid)
+
+    def left(self, seconds: float = 20.0) -> set[tuple[int, str]]:
+        """The processes it started that are still there after so long."""
+        limit = time.monotonic() + seconds
+        while (left := {each for each in self.started if _alive(each)}) and time.monotonic() < limit:
+            time.sleep(0.2)
+        return left
+
+    def kill(self) -> None:
+        """Kill it and what is left of what it started."""
+        self.process.kill()
+        self.process.wait()
+        for process in self.started:
+            if _alive(process):
+                with suppress(ProcessLookupError):
+                    os.kill(process[0], signal.SIGKILL)
+
+
+@contextmanager
+def running(config: Path) -> Iterator[Running]:
+    """Start a sweep's command; nothing of it is left afterwards."""
+    sweep = Running(config, config.with_suffix(".log"))
+    try:
+        yield sweep
+    finally:
+        sweep.kill()
+
+
+def _states(folder: Path) -> list[str]:
+    """States of the study's trials, as an onlooker reads them while it is written."""
+    try:
+        database = sqlite3.connect(f"file:{folder / 'study.db'}?mode=ro", uri=True)
+        rows = database.execute("SELECT state FROM trials").fetchall()
+        database.close()
+    except sqlite3.Error:
+        return []
+    return [state for (state,) in rows]
+
+
+def _saved(folder: Path) -> set[str]:
+    """Names of the trials that have a whole checkpoint."""
+    return {path.parts[-3] for path in folder.glob("trials/run_*/trial_*/checkpoint_*/manifest.json")}
+
+
+EVALUATIONS = 30
+
+
+def _long(bars_file: Path, folder: Path, trials: int) -> Path:
+    """A sweep whose trials take some seconds each; nothing is stopped early."""
+    search = {"env_steps": EVALUATIONS * EVALUATE_EVERY, "scheduler": "none", "trials": trials, "max_concurrent": 2}
+    named = {f"search__{key}": value for key, value in search.items()}
+    return write_config(tiny_values(bars_file, folder, **named), folder / "tiny.yaml")
+
+
+def test_a_killed_sweep_resumes_to_exactly_the_trials_asked_for(bars_file: Path, tmp_path: Path) -> None:
+    config, folder = _long(bars_file, tmp_path, 4), tmp_path / "tiny"
+
+    def midway() -> bool:
+        states = _states(folder)
+        return "COMPLETE" in states and "RUNNING" in states and len(_saved(folder)) > states.count("COMPLETE")
+
+    with running(config) as sweep:
+        sweep.wait_until(midway)
+        os.kill(sweep.process.pid, signal.SIGKILL)
+        sweep.process.wait()
+    before = study_of(folder)
+    done = {trial.user_attrs["label"]: trial.value for trial in before if trial.state in FINISHED}
+    orphans = [trial.number for trial in before if trial.state is TrialState.RUNNING]
+    assert done
+    assert orphans
+
+    answer = run_command(config, "--resume")
+    assert answer.returncode == 0, answer.stderr
+    assert f"{len(orphans)} trials were cut off; they go on from their last checkpoints" in answer.stdout
+    assert_complete(folder, 4)
+    after = {trial.number: trial for trial in study_of(folder)}
+    assert {after[number].state for number in orphans} == {TrialState.FAIL}
+    kept = {trial.user_attrs["label"]: trial.value for trial in after.values() if trial.state in FINISHED}
+    assert kept.items() >= done.items()
+    assert {path.name for path in folder.glob("trials/run_001/trial_*")}.isdisjoint(done), "no finished trial ran again"
+    board = board_of(folder)
+    assert set(board["evaluations"]) == {EVALUATIONS}, "no evaluation was lost"
+    assert set(board["ended"]) == {f"budget at {EVALUATIONS * EVALUATE_EVERY:,} env steps"}
+
+
+def test_an_interrupted_sweep_writes_what_it_reached_and_resumes(
+    bars_file: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    config, folder = _long(bars_file, tmp_path, 2), tmp_path / "tiny"
+    with running(config) as sweep:
+        sweep.wait_until(lambda: bool(_saved(folder)))
+        os.killpg(sweep.process.pid, signal.SIGINT)  # a terminal sends it to the whole group
+        assert sweep.process.wait(120) == 1
+        assert sweep.left() == set()
+        said = sweep.log.read_text()
+    assert "ending: trials are stopped, what was reached is written" in said
+    assert "Traceback" not in said
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["state"] == "interrupted"
+    assert summary["trials"]["unfinished"] == summary["trials"]["total"] >= 1
+    ended = board_of(folder)["ended"]
+    assert ended.str.endswith("; goes on with --resume").all()
+    reached = board_of(folder)["env_steps"].max()
+    assert 0 < reached < EVALUATIONS * EVALUATE_EVERY
+
+    summary = run_sweep(load_config(config), resume=True)
+    assert summary["state"] == "completed"
+    assert_complete(folder, 2)
+    assert set(board_of(folder)["evaluations"]) == {EVALUATIONS}
+
+
+GPU_PROGRAM = """
+import json, sys, time
+from pathlib import Path
+import ray, torch
+from sentio_rllib.ppo.algorithm import SentioPPO
+from sentio_rllib.sweep import run
+from sentio_rllib.sweep.config import load_config
+
+config, folder = load_config(sys.argv[1]), Path(sys.argv[2])
+
+class Trial(SentioPPO):
+    def setup(self, *args, **kwargs):
+        super().setup(*args, **kwargs)
+        mine = folder / f"{self.config.label}.json"
+        mine.write_text(json.dumps({
+            "resources": ray.get_runtime_context().get_assigned_resources(),
+            "device": next(self._stack().parameters()).device.type,
+            "cuda": torch.cuda.is_available(),
+        }))
+        limit = time.monotonic() + 120
+        while len(list(folder.glob("*.json"))) < 2:  # both are placed before either trains
+            assert time.monotonic() < limit, "the other trial is not placed"
+            time.sleep(0.1)
+
+ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+run.SentioPPO = Trial
+print(json.dumps(run.run_sweep(config)["trials"]))
+assert ray.is_initialized()
+"""
+
+
+def test_two_trials_share_a_gpu(bars_file: Path, tmp_path: Path) -> None:
+    search = {"scheduler": "none", "trials": 2, "max_concurrent": 2, "env_steps": EVALUATE_EVERY}
+    named = {f"search__{key}": value for key, value in search.items()}
+    values = tiny_values(bars_file, tmp_path, resources={"cpu": 1.0, "gpu": 0.5}, **named)
+    noted = tmp_path / "noted"
+    noted.mkdir()
+    arguments = [sys.executable, "-c", GPU_PROGRAM, str(write_config(values, tmp_path / "tiny.yaml")), str(noted)]
+    answer = subprocess.run(
+        arguments, capture_output=True, text=True, check=False, timeout=300, env=environment(PYTHONPATH=os.getcwd())
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout.splitlines()[-1])["completed"] == 2
+    for path in noted.glob("*.json"):
+        trial = json.loads(path.read_text())
+        assert trial["resources"] == {"CPU": 1.0, "GPU": 0.5}
+        assert trial["device"] == ("cuda" if trial["cuda"] else "cpu")
+    assert_complete(tmp_path / "tiny", 2)
