@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sentio_rllib.errors import BarsError
 from sentio_rllib.market.bars import Bars, load_bars
 from sentio_rllib.market.sessions import assign_sessions
 from sentio_rllib.market.synthetic import session_grid, synthetic_market
@@ -61,23 +63,23 @@ def prepare(config: SweepConfig) -> Prepared:
 def _bars_of_file(config: SweepConfig) -> tuple[Bars, tuple[str, ...]]:
     data = config.data
     assert data.path is not None
-    bars, report = load_bars(
-        data.path,
-        symbol=data.symbol,
-        tz=data.tz,
-        columns=data.columns,
-        stamp=data.stamp,
-        calendar=data.calendar,
-        hours=data.hours,
-        max_missing=data.max_missing,
-        fix=data.fix,
-        date_order=data.date_order,
-    )
+    options = data.model_dump(exclude={"path", "bars", "synthetic"})
+    try:
+        bars, report = load_bars(data.path, **options)
+    except BarsError as error:
+        raise BarsError(*(_with_keys(line, options) for line in error.lines)) from error
     notes = tuple(report.lines())
     if data.bars is not None and data.bars < bars.n:
         notes = (*notes, f"data.bars: the last {data.bars:,} of {bars.n:,} bars are used")
         bars = bars.slice(bars.n - data.bars, bars.n)
     return bars, notes
+
+
+def _with_keys(line: str, options: Mapping[str, Any]) -> str:
+    """Add the keys of the configuration for the options of the reader that a message tells to pass."""
+    _, told, advice = line.partition("pass ")
+    keys = [f"--set data.{option}=..." for option in options if re.search(rf"\b{option}\b", advice)]
+    return f"{line} (here {', '.join(keys)})" if told and keys else line
 
 
 def _embedded_market(config: SweepConfig) -> tuple[Bars, tuple[str, ...], Splits]:

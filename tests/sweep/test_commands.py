@@ -227,6 +227,7 @@ EVALUATIONS = 30
 def _long(bars_file: Path, folder: Path, trials: int) -> Path:
     """A sweep whose trials take some seconds each; nothing is stopped early."""
     search = {"env_steps": EVALUATIONS * EVALUATE_EVERY, "scheduler": "none", "trials": trials, "max_concurrent": 2}
+    search["patience"] = 0
     named = {f"search__{key}": value for key, value in search.items()}
     return write_config(tiny_values(bars_file, folder, **named), folder / "tiny.yaml")
 
