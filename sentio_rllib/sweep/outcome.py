@@ -26,6 +26,7 @@ def write_outcome(
     *,
     seconds: float,
     steps_before: int,
+    remaining: int,
     interrupted: bool,
 ) -> dict[str, Any]:
     """Write everything a sweep leaves behind and return the summary.
@@ -42,6 +43,8 @@ def write_outcome(
         Wall time of this run of the sweep.
     steps_before
         Env steps that earlier runs of the sweep have made.
+    remaining
+        Trials that were asked for and have not ended.
     interrupted
         Whether the user ended it.
     """
@@ -53,7 +56,7 @@ def write_outcome(
         save_model(folder / CHAMPION, *champion_model(best, config, prepared))
     summary = {
         "name": config.name,
-        "state": _state(config, outcomes, best, interrupted=interrupted),
+        "state": _state(config, outcomes, best, remaining=remaining, interrupted=interrupted),
         "variant": config.variant,
         "data": {
             "fingerprint": prepared.bars.fingerprint,
@@ -71,14 +74,18 @@ def write_outcome(
     return summary
 
 
-def _state(config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, *, interrupted: bool) -> str:
+def _state(
+    config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, *, remaining: int, interrupted: bool
+) -> str:
     if interrupted:
         return "interrupted"
     if outcomes and all(outcome.state == "failed" for outcome in outcomes):
         return "failed"
     if not any(outcome.env_steps >= config.search.grace_steps for outcome in outcomes):
         return "budget too short"
-    return "no trading" if best is None else "completed"
+    if best is None:
+        return "no trading"
+    return "completed" if remaining == 0 else "time budget"
 
 
 def _counts(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, int]:

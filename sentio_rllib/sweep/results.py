@@ -25,6 +25,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"throughput: {rates['env_steps_per_s']:,.0f} env steps/s in all "
         f"({rates['member_steps_per_s']:,.0f} member steps/s) over {rates['seconds']:,.0f} s"
     )
+    if summary["state"] == "time budget":
+        console.print("search.minutes ended it: --resume goes on, with more of search.minutes if you like")
     if summary["state"] == "budget too short":
         console.print("no trial passed the grace period: raise search.minutes or lower search.grace_steps")
     best = summary["best"]

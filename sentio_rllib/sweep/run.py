@@ -149,6 +149,7 @@ def _run(
         _tune(config, folder, prepared, searcher, interruption)
     settle(folder, searcher)
     searcher.reconcile("interrupted" if interruption.seen else "time budget")
+    remaining = searcher.remaining()
     return write_outcome(
         folder,
         config,
@@ -156,7 +157,8 @@ def _run(
         read_outcomes(folder, config),
         seconds=time.perf_counter() - started,
         steps_before=steps_before,
-        interrupted=interruption.seen and searcher.remaining() > 0,
+        remaining=remaining,
+        interrupted=interruption.seen and remaining > 0,
     )
 
 

@@ -45,7 +45,7 @@ def test_without_its_manifest_a_folder_is_no_checkpoint(folder: Path) -> None:
 @pytest.mark.parametrize("content", ["{", "[]"])
 def test_a_torn_manifest_is_told(folder: Path, content: str) -> None:
     (folder / "manifest.json").write_text(content)
-    with pytest.raises(CheckpointError, match="cannot be read|not an object"):
+    with pytest.raises(CheckpointError, match=r"cannot be read|not an object"):
         load_model(folder)
 
 

@@ -84,7 +84,9 @@ BAD = {
     "a price that is none": Bad(_file(_without_price), [["BAD", "close", "NaN", BAR]]),
     "a bar twice": Bad(_file(_twice), [["BAD", "duplicate", BAR, "data.fix"]]),
     "naive stamps": Bad(_file(_naive), [["BAD", "time zone", "data.tz"]]),
-    "too few bars": Bad(_file(lambda frame: frame[:2500], "BAD_1m.feather"), [["too few bars", "needed ", "available 2500"]]),
+    "too few bars": Bad(
+        _file(lambda frame: frame[:2500], "BAD_1m.feather"), [["too few bars", "needed ", "available 2500"]]
+    ),
     "four mistakes": Bad(
         lambda _: [part for pair in FOUR for part in ("--set", pair)],
         [["ppo.learning_rte", "ppo.learning_rate"], ["ppo.clip"], ["validation.folds"], ["search.sampler", "tpe"]],
@@ -328,7 +330,7 @@ def test_two_trials_share_a_gpu(bars_file: Path, tmp_path: Path) -> None:
     noted.mkdir()
     arguments = [sys.executable, "-c", GPU_PROGRAM, str(write_config(values, tmp_path / "tiny.yaml")), str(noted)]
     answer = subprocess.run(
-        arguments, capture_output=True, text=True, check=False, timeout=300, env=environment(PYTHONPATH=os.getcwd())
+        arguments, capture_output=True, text=True, check=False, timeout=300, env=environment(PYTHONPATH=str(Path.cwd()))
     )
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout.splitlines()[-1])["completed"] == 2

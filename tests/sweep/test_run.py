@@ -28,6 +28,7 @@ from tests.sweep.tiny import EVALUATE_EVERY, SPACE, copied, market_frame, tiny_c
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
+
 def by_label(trials: list[FrozenTrial]) -> dict[str, FrozenTrial]:
     return {trial.user_attrs["label"]: trial for trial in trials}
 
@@ -70,7 +71,7 @@ def test_the_leaderboard_has_a_row_for_each_trial_fold_and_seed_and_says_why_eac
     assert_complete(finished, 4)
     assert board["cv_score"].is_monotonic_decreasing
     assert set(board["fold"]) == {0, 1}
-    assert board["seed"].nunique() == 1
+    assert len(set(board["seed"])) == 1
     for label, rows in board.groupby("trial_id"):
         scores = rows.sort_values("fold")["fold_score"].to_numpy()
         assert rows["cv_score"].to_numpy() == pytest.approx(scores.mean() - 0.5 * scores.std(ddof=1)), label
@@ -162,7 +163,9 @@ def untell(folder: Path, label: str) -> None:
     number = by_label(study_of(folder))[label].number
     with sqlite3.connect(folder / "study.db") as database:
         database.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL WHERE number = ?", [number])
-        database.execute("DELETE FROM trial_values WHERE trial_id = (SELECT trial_id FROM trials WHERE number = ?)", [number])
+        database.execute(
+            "DELETE FROM trial_values WHERE trial_id = (SELECT trial_id FROM trials WHERE number = ?)", [number]
+        )
         database.execute(
             "DELETE FROM trial_user_attributes WHERE key = 'reason' AND trial_id = "
             "(SELECT trial_id FROM trials WHERE number = ?)",
