@@ -279,7 +279,7 @@ def test_stylised_facts(name: str, request: pytest.FixtureRequest) -> None:
     returns = in_session(bars)
     known = returns[np.isfinite(returns)]
     assert np.mean((known - known.mean()) ** 4) / known.var() ** 2 > 6  # a normal: 3
-    for regime, level in ((1, 4e-4), (0, 1e-3)):
+    for regime, level in ((1, 2.6e-4), (0, 6.5e-4)):
         assert np.sqrt(np.nanmean(returns[market.regime == regime] ** 2)) == pytest.approx(level, rel=0.05)
     moves = np.abs(returns)
     assert autocorrelation(moves, 1) > 0.1
