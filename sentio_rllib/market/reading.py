@@ -82,7 +82,10 @@ def read_columns(path: Path, columns: str | Sequence[str] | None = None) -> RawC
     """
     table, header = _read_table(path, columns is None)
     names = _given_names(columns, table) if columns is not None else list(table.column_names)
-    positions, notes = _match_columns(names, by_name=columns is None)
+    try:
+        positions, notes = _match_columns(names, by_name=columns is None)
+    except BarsError as error:
+        raise BarsError(*(f"{path.name}: {line}" for line in error.lines)) from error
     table, repeated = _take_out_headers(table, header)
     if table.num_rows == 0:
         raise BarsError(f"{path.name} holds no bars: a file with at least one row is needed")
