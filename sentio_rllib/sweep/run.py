@@ -205,7 +205,9 @@ def _tune(
             storage_path=str((folder / TRIALS).resolve()),
             stop=interruption,
             callbacks=[Journal((folder / TRIALS / run).resolve())],
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=2),  # the journal asks for each
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=2, checkpoint_at_end=False
+            ),  # the journal asks for each
             failure_config=tune.FailureConfig(max_failures=1),
             progress_reporter=reporter,
             verbose=1,
