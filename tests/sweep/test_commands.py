@@ -253,10 +253,13 @@ def test_a_killed_sweep_resumes_to_exactly_the_trials_asked_for(bars_file: Path,
 
     answer = run_command(config, "--resume")
     assert answer.returncode == 0, answer.stderr
-    assert f"{len(orphans)} trials were cut off; they go on from their last checkpoints" in answer.stdout
     assert_complete(folder, 4)
     after = {trial.number: trial for trial in study_of(folder)}
-    assert {after[number].state for number in orphans} == {TrialState.FAIL}
+    # one that had ended, but was killed before the study was told, is settled as it ended; the others go on
+    cut_off = [number for number in orphans if after[number].state is TrialState.FAIL]
+    assert all(after[number].state in {TrialState.FAIL, TrialState.COMPLETE} for number in orphans)
+    told = f"{len(cut_off)} trials were cut off; they go on from their last checkpoints"
+    assert not cut_off or told in answer.stdout
     kept = {trial.user_attrs["label"]: trial.value for trial in after.values() if trial.state in FINISHED}
     assert kept.items() >= done.items()
     assert {path.name for path in folder.glob("trials/run_001/trial_*")}.isdisjoint(done), "no finished trial ran again"
