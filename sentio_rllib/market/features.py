@@ -104,6 +104,9 @@ MARKET_FEATURES: tuple[MarketFeature, ...] = (
 )
 """The 14 market features, in the order of the columns."""
 
+REGIME_FEATURES: tuple[str, ...] = ("volatility_level", "volatility_ratio", "return_390", "return_30")
+"""What tells regimes apart: volatility (level and ratio) and trend."""
+
 PORTFOLIO_FEATURES: tuple[str, ...] = (
     "position_fraction",
     "unrealised_return",

@@ -6,13 +6,17 @@ and their part of the entropy is zero rather than undefined.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
 
 from sentio_rllib.policy.layers import StackedLinear
 from sentio_rllib.seeding import Member
+
+Mixture = Literal["distributions", "logits"]
 
 N_ACTIONS = 3
 MASKED_LOGIT = -1e9
@@ -46,17 +50,18 @@ class CategoricalHead(nn.Module):
         linear = StackedLinear(members, in_features, N_ACTIONS, gain=_POLICY_GAIN, name="policy.head")
         self.linear = _with_hold_bias(linear, hold_bias)
 
-    def forward(self, embedding: torch.Tensor, regime: torch.Tensor) -> tuple[torch.Tensor, None]:
-        """Return logits ``[M, rows, 3]`` of `embedding` ``[M, rows, features]``; `regime` is not read."""
+    def forward(
+        self, embedding: torch.Tensor, regime: torch.Tensor, action_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, None]:
+        """Return masked logits ``[M, rows, 3]`` of `embedding` ``[M, rows, features]``; `regime` is not read."""
         del regime
-        return self.linear(embedding), None
+        return mask_logits(full_precision(self.linear(embedding)), action_mask), None
 
 
 class RegimeGatedHead(nn.Module):
-    """R expert heads whose logits are mixed by a gate (mixture of experts, Jacobs et al. 1991).
+    """R expert heads mixed by a gate that reads the regime (mixture of experts, Jacobs et al. 1991).
 
     The gate reads the regime features (volatility level and ratio, trend) beside the embedding.
-    With `gate` off the experts are averaged.
 
     Parameters
     ----------
@@ -66,8 +71,8 @@ class RegimeGatedHead(nn.Module):
         Number of regime features.
     experts
         R, at least 2.
-    gate
-        Whether the mixture is learned.
+    mixture
+        Whether the experts' ``distributions`` are averaged with the gate's weights, or their ``logits``.
     """
 
     def __init__(
@@ -78,21 +83,19 @@ class RegimeGatedHead(nn.Module):
         hold_bias: float,
         regime_features: int,
         experts: int,
-        gate: bool,
+        mixture: Mixture,
     ) -> None:
         super().__init__()
-        self.experts = experts
+        self.experts, self.mixture = experts, mixture
         outputs = experts * N_ACTIONS
         linear = StackedLinear(members, in_features, outputs, gain=_POLICY_GAIN, name="policy.experts")
         self.linear = _with_hold_bias(linear, hold_bias)
-        self.gate = (
-            StackedLinear(members, in_features + regime_features, experts, gain=1.0, name="policy.gate")
-            if gate
-            else None
-        )
+        self.gate = StackedLinear(members, in_features + regime_features, experts, gain=1.0, name="policy.gate")
 
-    def forward(self, embedding: torch.Tensor, regime: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return logits ``[M, rows, 3]`` and gate weights ``[M, rows, R]`` (None with the gate off).
+    def forward(
+        self, embedding: torch.Tensor, regime: torch.Tensor, action_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return masked logits ``[M, rows, 3]`` and gate weights ``[M, rows, R]``.
 
         Parameters
         ----------
@@ -100,12 +103,23 @@ class RegimeGatedHead(nn.Module):
             Float ``[M, rows, features]``.
         regime
             Float ``[M, rows, regime_features]``.
+        action_mask
+            Bool ``[M, rows, 3]``.
         """
-        logits = self.linear(embedding).unflatten(-1, (self.experts, N_ACTIONS))
-        if self.gate is None:
-            return logits.mean(-2), None
-        weights = torch.softmax(self.gate(torch.cat([embedding, regime], -1)).to(logits.dtype), -1)
-        return (weights.unsqueeze(-1) * logits).sum(-2), weights
+        logits = full_precision(self.linear(embedding))
+        logits = logits.view(*logits.shape[:-1], self.experts, N_ACTIONS)
+        log_weights = torch.log_softmax(full_precision(self.gate(torch.cat([embedding, regime], -1))), -1)
+        weights = log_weights.exp()
+        if self.mixture == "logits":
+            return mask_logits((weights.unsqueeze(-1) * logits).sum(-2), action_mask), weights
+        log_probs = torch.log_softmax(mask_logits(logits, action_mask.unsqueeze(-2)), -1)
+        mixed = torch.logsumexp(log_weights.unsqueeze(-1) + log_probs, -2)
+        return mask_logits(mixed, action_mask), weights
+
+
+def full_precision(values: torch.Tensor) -> torch.Tensor:
+    """Return `values` in float32 where autocast made them bfloat16; float64 stays."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def load_balance_loss(weights: torch.Tensor) -> torch.Tensor:
@@ -122,3 +136,59 @@ def load_balance_loss(weights: torch.Tensor) -> torch.Tensor:
     """
     usage = weights.mean(0)
     return weights.shape[-1] * usage.square().sum(-1) - 1.0
+
+
+COLLAPSED_USAGE = 0.95
+"""A gate that gives one expert more than this share of its weight has collapsed."""
+
+
+def gate_figures(weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return what a gate does with its experts.
+
+    Parameters
+    ----------
+    weights
+        Gate weights ``[rows, M, R]``, each row summing to 1.
+
+    Returns
+    -------
+    dict
+        ``gate_usage`` ``[M, R]``: mean weight of each expert. ``gate_entropy`` ``[M]``: mean entropy of a
+        decision's weights, in nats. ``gate_information`` ``[M]``: entropy of the usage less that mean, in nats;
+        how much the choice of experts depends on what the gate reads, 0 where it ignores it. It reads the
+        embedding too, so experts may stand for actions as well as for regimes.
+    """
+    usage = weights.mean(0)
+    entropy = torch.special.entr(weights).sum(-1).mean(0)
+    return {
+        "gate_usage": usage,
+        "gate_entropy": entropy,
+        "gate_information": torch.special.entr(usage).sum(-1) - entropy,
+    }
+
+
+def gate_collapsed(usage: torch.Tensor) -> torch.Tensor:
+    """Return bool ``[M]``, whether one expert has more than :data:`COLLAPSED_USAGE` of `usage` ``[M, R]``."""
+    return usage.amax(-1) > COLLAPSED_USAGE
+
+
+def quantile_levels(quantiles: int) -> torch.Tensor:
+    """Return the levels ``(i + 1/2) / N`` of N quantiles, float64 (Dabney et al. 2018, lemma 2)."""
+    return (torch.arange(quantiles, dtype=torch.float64) + 0.5) / quantiles
+
+
+def conditional_value_at_risk(quantiles: torch.Tensor, level: float = 0.05) -> torch.Tensor:
+    """Return the mean of the worst `level` of a predicted distribution, ``[...]`` of quantiles ``[..., N]``.
+
+    Each quantile stands for an equal share 1/N of the probability; the last one reached counts in part.
+    """
+    count = quantiles.shape[-1]
+    reached = math.ceil(level * count)
+    before = torch.arange(reached, dtype=quantiles.dtype, device=quantiles.device) / count
+    share = (level - before).clamp(max=1.0 / count) / level
+    return (quantiles.topk(reached, largest=False).values * share).sum(-1)
+
+
+def value_at_risk(quantiles: torch.Tensor, level: float = 0.05) -> torch.Tensor:
+    """Return the quantile ``[...]`` in which `level` of a predicted distribution ``[..., N]`` falls."""
+    return quantiles.kthvalue(math.ceil(level * quantiles.shape[-1])).values

@@ -51,24 +51,30 @@ class StackedLinear(nn.Module):
 
 
 class StackedDropout(nn.Module):
-    """Dropout whose masks come from one stream per member, so that stacking changes no member's masks."""
+    """Dropout whose masks come from one stream per member and pass, so that stacking changes no member's masks.
+
+    Rows that only pad a member to the length of others come last, and so change no mask either.
+    """
 
     def __init__(self, members: Sequence[Member], probability: float, *, name: str) -> None:
         super().__init__()
         self.members = list(members)
         self.probability = probability
         self.name = name
-        self.generators = [stream("dropout", seed, fold, name, 0) for seed, fold in self.members]
+        self.begin_iteration(0)
 
     def begin_iteration(self, iteration: int) -> None:
         """Start the streams of training iteration `iteration`, so that a resumed run draws the same masks."""
-        self.generators = [stream("dropout", seed, fold, self.name, iteration) for seed, fold in self.members]
+        self.iteration, self.passes = iteration, 0
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Zero a share of float ``[M, rows, features]`` in training mode and scale up the rest."""
         if not self.training:
             return inputs
-        draws = torch.stack([torch.rand(inputs.shape[1:], generator=each) for each in self.generators])
+        key = (self.name, self.iteration, self.passes)
+        self.passes += 1
+        generators = [stream("dropout", seed, fold, *key) for seed, fold in self.members]
+        draws = torch.stack([torch.rand(inputs.shape[1:], generator=each) for each in generators])
         keep = (draws >= self.probability).to(inputs)
         return inputs * keep / (1.0 - self.probability)
 

@@ -1,13 +1,14 @@
 """The variants as RLlib modules.
 
 One class serves two callers. RLlib as it comes passes an environment's observations ``[rows, ...]`` to a
-stack of one member. Sentio's own learner passes columns ``[rows, M, ...]``, told apart by the key ``bar``.
+stack of one member; a window of bars is a line of its own. Sentio's own learner passes columns
+``[rows, M, ...]`` with the lines of all decisions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ray.rllib.core.columns import Columns
@@ -15,7 +16,8 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from sentio_rllib.policy.variants import N_MARKET, VARIANTS, ActorCritic, PolicySpec
+from sentio_rllib.policy.encoders import Line
+from sentio_rllib.policy.variants import N_MARKET, ActorCritic, PolicySpec
 from sentio_rllib.seeding import Member
 from sentio_rllib.trading.environment import action_space, observation_space
 
@@ -37,40 +39,61 @@ class SentioRLModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]  # 
         self.stack.to(self.model_config.get("dtype", torch.float32))
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        market, portfolio, mask, stacked = _inputs(batch[Columns.OBS])
-        output = self.stack.policy(market, portfolio, mask)
-        return {Columns.ACTION_DIST_INPUTS: output.logits if stacked else output.logits.squeeze(1)}
+        columns = self._columns(batch[Columns.OBS])
+        context = self.stack.policy_context(columns.market, columns.line)
+        output = self.stack.policy(context, columns.portfolio, columns.action_mask)
+        return {Columns.ACTION_DIST_INPUTS: output.logits if columns.stacked else output.logits.squeeze(1)}
 
     def _forward_train(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
-        market, portfolio, mask, stacked = _inputs(batch[Columns.OBS])
-        output, values = self.stack.both(market, portfolio, mask)
-        if not stacked:
-            return {Columns.ACTION_DIST_INPUTS: output.logits.squeeze(1), Columns.EMBEDDINGS: values}
-        return {Columns.ACTION_DIST_INPUTS: output.logits, VALUES: values, GATE: output.gate}
+        columns = self._columns(batch[Columns.OBS])
+        output, quantiles = self.stack.both(columns.market, columns.line, columns.portfolio, columns.action_mask)
+        if not columns.stacked:
+            return {Columns.ACTION_DIST_INPUTS: output.logits.squeeze(1), Columns.EMBEDDINGS: quantiles.mean(-1)}
+        return {Columns.ACTION_DIST_INPUTS: output.logits, VALUES: quantiles, GATE: output.gate}
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
         """Return values ``[rows]`` (``[rows, M]`` for columns) in units of reward."""
-        market, portfolio, _, stacked = _inputs(batch[Columns.OBS])
-        values = embeddings if embeddings is not None else self.stack.value(market, portfolio)
-        return values if stacked else values.squeeze(1)
+        columns = self._columns(batch[Columns.OBS])
+        values: torch.Tensor | None = embeddings
+        if values is None:
+            values = self.stack.value(self.stack.value_context(columns.market, columns.line), columns.portfolio)
+        return values if columns.stacked else values.squeeze(1)
 
-
-def _inputs(
-    observation: torch.Tensor | dict[str, torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
-    """Return market, portfolio, mask with a member dimension, and whether they came with one."""
-    if isinstance(observation, dict) and "market" in observation:
-        market, portfolio, mask = (observation[key] for key in ("market", "portfolio", "action_mask"))
-        if portfolio.ndim == 3:
-            return market, portfolio, mask.bool(), True
-        market = market[:, -1]  # the newest bar of the window
-    else:
-        if isinstance(observation, dict):
-            mask, flat = observation["action_mask"], observation["observations"]
+    def _columns(self, observation: torch.Tensor | dict[str, torch.Tensor]) -> _Columns:
+        """Return observations with a member dimension, and whether they came with one."""
+        if isinstance(observation, dict) and "market" in observation:
+            market, portfolio, mask = (observation[key] for key in ("market", "portfolio", "action_mask"))
+            if portfolio.ndim == 3:
+                line = Line(observation["patches"], observation["positions"]) if "patches" in observation else None
+                return _Columns(market, line, portfolio, mask.bool(), stacked=True)
+            line = self._window_line(market)
+            market = market[:, -1]  # the newest bar of the window
         else:
-            mask, flat = observation.new_ones(len(observation), 3), observation
-        market, portfolio = flat[:, :N_MARKET], flat[:, N_MARKET:]
-    return market.unsqueeze(1), portfolio.unsqueeze(1), mask.bool().unsqueeze(1), False
+            line = None
+            if isinstance(observation, dict):
+                mask, flat = observation["action_mask"], observation["observations"]
+            else:
+                mask, flat = observation.new_ones(len(observation), 3), observation
+            market, portfolio = flat[:, :N_MARKET], flat[:, N_MARKET:]
+        return _Columns(market.unsqueeze(1), line, portfolio.unsqueeze(1), mask.bool().unsqueeze(1), stacked=False)
+
+    def _window_line(self, windows: torch.Tensor) -> Line | None:
+        """Return windows ``[rows, bars, 14]`` behind one another on one line; None without a transformer."""
+        spec = self.stack.spec
+        if spec.encoder == "mlp":
+            return None
+        rows, patches = len(windows), spec.receptive_patches
+        line = windows.reshape(1, rows * patches, -1)
+        ends = torch.arange(patches - 1, rows * patches, patches, device=windows.device)
+        return Line(line, ends.unsqueeze(0))
+
+
+class _Columns(NamedTuple):
+    market: torch.Tensor
+    line: Line | None
+    portfolio: torch.Tensor
+    action_mask: torch.Tensor
+    stacked: bool
 
 
 def rl_module_spec(
@@ -81,17 +104,15 @@ def rl_module_spec(
     Parameters
     ----------
     spec
-        Shape and variant; ``spec.variant`` names a row of :data:`~sentio_rllib.policy.variants.VARIANTS`.
+        Shape and variant. With a transformer the environment shows ``receptive_field=spec.receptive_field`` bars.
     members
         One (seed, fold) pair for use with RLlib as it comes; M pairs under :class:`SentioPPO`.
     dtype
         Of the weights.
     """
-    if spec.variant not in VARIANTS:
-        raise ValueError(f"unknown variant {spec.variant!r}; choose one of {', '.join(VARIANTS)}")
     return RLModuleSpec(
         module_class=SentioRLModule,
-        observation_space=observation_space(spec.variant),
+        observation_space=observation_space(spec.variant, spec.receptive_field),
         action_space=action_space(),
         model_config={"spec": spec, "members": [tuple(member) for member in members], "dtype": dtype},
     )

@@ -5,53 +5,90 @@ Reads ``[rows, M, ...]`` and returns ``[rows, M, ...]``: rows first, as minibatc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
 
-from sentio_rllib.market.features import MARKET_FEATURES, PORTFOLIO_FEATURES
-from sentio_rllib.policy.heads import CategoricalHead, RegimeGatedHead, mask_logits
+from sentio_rllib.market.features import MARKET_FEATURES, PORTFOLIO_FEATURES, REGIME_FEATURES
+from sentio_rllib.policy.encoders import Line, TapeTransformer, pack, receptive_patches
+from sentio_rllib.policy.heads import CategoricalHead, Mixture, RegimeGatedHead, full_precision
 from sentio_rllib.policy.layers import StackedDropout, StackedLinear, StackedMLP
 from sentio_rllib.seeding import Member
 
 VariantName = Literal["standard", "maskable", "enhanced-maskable"]
+Encoder = Literal["mlp", "transformer"]
+Head = Literal["categorical", "gated"]
+Critic = Literal["scalar", "quantile"]
 
 N_MARKET = len(MARKET_FEATURES)
 N_PORTFOLIO = len(PORTFOLIO_FEATURES)
-REGIME_FEATURES = ("volatility_level", "volatility_ratio", "return_390", "return_30")
-"""What the gate reads: volatility (level and ratio) and trend."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What sets a variant apart: the masks it trades under and the head it decides with."""
+    """What sets a variant apart: the masks it trades under and the parts its networks have by default."""
 
     masks: Literal["none", "state", "risk"]
-    gated: bool
+    encoder: Encoder
+    head: Head
+    critic: Critic
 
 
 VARIANTS: dict[str, Variant] = {
-    "standard": Variant(masks="none", gated=False),
-    "maskable": Variant(masks="state", gated=False),
-    "enhanced-maskable": Variant(masks="risk", gated=True),
+    "standard": Variant(masks="none", encoder="mlp", head="categorical", critic="scalar"),
+    "maskable": Variant(masks="state", encoder="mlp", head="categorical", critic="scalar"),
+    "enhanced-maskable": Variant(masks="risk", encoder="transformer", head="gated", critic="quantile"),
 }
 
 
 @dataclass(frozen=True)
 class PolicySpec:
-    """Shape of the networks of one trial; see the `policy` section of a configuration for the ranges."""
+    """Shape of the networks of one trial; see the `policy` section of a configuration for ranges and meaning.
+
+    `encoder`, `head` and `critic` left None are those of the variant. `patch` is the decision interval in bars.
+    """
 
     variant: VariantName = "maskable"
+    encoder: Encoder | None = None
+    head: Head | None = None
+    critic: Critic | None = None
     hidden: tuple[int, ...] = (256, 256, 128)
     activation: str = "tanh"
     dropout: float = 0.0
     shared: bool = False
     hold_bias: float = 0.0
     experts: int = 2
-    gate: bool = True
+    mixture: Mixture = "distributions"
+    quantiles: int = 51
+    patch: int = 15
+    d_model: int = 64
+    heads: int = 4
+    layers: int = 2
+    band: int = 32
+    gated_residual: bool = False
+
+    def __post_init__(self) -> None:
+        variant = VARIANTS.get(self.variant)
+        if variant is None:
+            raise ValueError(f"unknown variant {self.variant!r}; choose one of {', '.join(VARIANTS)}")
+        for part in ("encoder", "head", "critic"):
+            if getattr(self, part) is None:
+                object.__setattr__(self, part, getattr(variant, part))
+        if self.encoder == "transformer" and self.variant != "enhanced-maskable":
+            raise ValueError(f"a transformer reads windows, which {self.variant} does not show; use enhanced-maskable")
+
+    @property
+    def receptive_patches(self) -> int:
+        """Patches that a decision reads; 0 where nothing but the decision's own bar is read."""
+        return receptive_patches(self.layers, self.band) if self.encoder == "transformer" else 0
+
+    @property
+    def receptive_field(self) -> int:
+        """Bars of features that a decision reads."""
+        return max(1, self.receptive_patches * self.patch)
 
 
 class PolicyOutput(NamedTuple):
@@ -63,6 +100,10 @@ class PolicyOutput(NamedTuple):
 
 class ActorCritic(nn.Module):
     """A stack of M actor-critics, one per (seed, fold).
+
+    What a decision sees of the market is its *context*, float ``[rows, M, C]``: the features of its bar and,
+    behind a transformer, the embedding of the tape up to it (:meth:`policy_context`, :meth:`value_context`).
+    The portfolio joins after the encoder.
 
     Parameters
     ----------
@@ -76,25 +117,46 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.spec = spec
         self.members = list(members)
+        self.policy_encoder = self._encoder("policy")
+        self.value_encoder = None if spec.shared else self._encoder("value")
         width = N_MARKET + N_PORTFOLIO
+        if self.policy_encoder is not None:
+            width += self.policy_encoder.out_features
         self.policy_trunk = self._trunk("policy", width)
         self.value_trunk = None if spec.shared else self._trunk("value", width)
         features = self.policy_trunk.out_features
         self.policy_head: CategoricalHead | RegimeGatedHead
-        if VARIANTS[spec.variant].gated:
+        if spec.head == "gated":
             self.policy_head = RegimeGatedHead(
                 self.members,
                 features,
                 hold_bias=spec.hold_bias,
                 regime_features=len(REGIME_FEATURES),
                 experts=spec.experts,
-                gate=spec.gate,
+                mixture=spec.mixture,
             )
         else:
             self.policy_head = CategoricalHead(self.members, features, hold_bias=spec.hold_bias)
-        self.value_head = StackedLinear(self.members, features, 1, gain=1.0, name="value.head")
+        values = spec.quantiles if spec.critic == "quantile" else 1
+        self.value_head = StackedLinear(self.members, features, values, gain=1.0, name="value.head")
         names = [feature.name for feature in MARKET_FEATURES]
         self.regime_columns = [names.index(name) for name in REGIME_FEATURES]
+
+    def _encoder(self, name: str) -> TapeTransformer | None:
+        spec = self.spec
+        if spec.encoder == "mlp":
+            return None
+        return TapeTransformer(
+            self.members,
+            spec.patch * N_MARKET,
+            d_model=spec.d_model,
+            heads=spec.heads,
+            layers=spec.layers,
+            band=spec.band,
+            dropout=spec.dropout,
+            gated=spec.gated_residual,
+            name=f"{name}.encoder",
+        )
 
     def _trunk(self, name: str, width: int) -> StackedMLP:
         spec = self.spec
@@ -107,36 +169,66 @@ class ActorCritic(nn.Module):
             name=name,
         )
 
-    def policy(self, market: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> PolicyOutput:
-        """Return the masked action logits, without evaluating the critic.
+    def policy_context(self, market: torch.Tensor, line: Line | None) -> torch.Tensor:
+        """Return what the policy sees of the market, ``[rows, M, C]``.
 
         Parameters
         ----------
         market
             Float ``[rows, M, 14]``, the market features at the decision.
+        line
+            The decisions on their lines; None without a transformer.
+        """
+        return _context(self.policy_encoder, market, line)
+
+    def value_context(self, market: torch.Tensor, line: Line | None) -> torch.Tensor:
+        """Return what the critic sees of the market, ``[rows, M, C]``; arguments as in :meth:`policy_context`."""
+        return _context(self.policy_encoder if self.spec.shared else self.value_encoder, market, line)
+
+    def policy(self, context: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> PolicyOutput:
+        """Return the masked action logits, without evaluating the critic.
+
+        Parameters
+        ----------
+        context
+            Float ``[rows, M, C]``, of :meth:`policy_context`.
         portfolio
             Float ``[rows, M, 6]``.
         action_mask
             Bool ``[rows, M, 3]``.
         """
-        inputs = torch.cat([market, portfolio], -1).transpose(0, 1)
+        inputs = torch.cat([context, portfolio], -1).transpose(0, 1)
         return self._policy_head(self.policy_trunk(inputs), inputs, action_mask)
 
-    def value(self, market: torch.Tensor, portfolio: torch.Tensor) -> torch.Tensor:
-        """Return the value ``[rows, M]``, in units of normalised reward; arguments as in :meth:`policy`."""
-        inputs = torch.cat([market, portfolio], -1).transpose(0, 1)
+    def quantiles(self, context: torch.Tensor, portfolio: torch.Tensor) -> torch.Tensor:
+        """Return the critic's quantiles of the return, ``[rows, M, N]``; N is 1 for a scalar critic.
+
+        Parameters
+        ----------
+        context
+            Float ``[rows, M, C]``, of :meth:`value_context`.
+        portfolio
+            Float ``[rows, M, 6]``.
+        """
+        inputs = torch.cat([context, portfolio], -1).transpose(0, 1)
         trunk = self.policy_trunk if self.value_trunk is None else self.value_trunk
         return self._value_head(trunk(inputs))
 
+    def value(self, context: torch.Tensor, portfolio: torch.Tensor) -> torch.Tensor:
+        """Return the mean of :meth:`quantiles`, ``[rows, M]``, in units of normalised reward."""
+        return self.quantiles(context, portfolio).mean(-1)
+
     def both(
-        self, market: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor
+        self, market: torch.Tensor, line: Line | None, portfolio: torch.Tensor, action_mask: torch.Tensor
     ) -> tuple[PolicyOutput, torch.Tensor]:
-        """Return what :meth:`policy` and :meth:`value` do, evaluating a shared trunk once."""
-        inputs = torch.cat([market, portfolio], -1).transpose(0, 1)
+        """Return what :meth:`policy` and :meth:`quantiles` do, evaluating what they share once."""
+        context = self.policy_context(market, line)
+        inputs = torch.cat([context, portfolio], -1).transpose(0, 1)
         embedding = self.policy_trunk(inputs)
         output = self._policy_head(embedding, inputs, action_mask)
-        value_embedding = embedding if self.value_trunk is None else self.value_trunk(inputs)
-        return output, self._value_head(value_embedding)
+        if self.value_trunk is None:
+            return output, self._value_head(embedding)
+        return output, self.quantiles(self.value_context(market, line), portfolio)
 
     def begin_iteration(self, iteration: int) -> None:
         """Start the dropout streams of training iteration `iteration`."""
@@ -148,17 +240,70 @@ class ActorCritic(nn.Module):
 
     def _policy_head(self, embedding: torch.Tensor, inputs: torch.Tensor, action_mask: torch.Tensor) -> PolicyOutput:
         regime = inputs[..., self.regime_columns] if isinstance(self.policy_head, RegimeGatedHead) else inputs
-        logits, gate = self.policy_head(embedding, regime)
-        logits = _full_precision(logits).transpose(0, 1)
-        return PolicyOutput(
-            mask_logits(logits, action_mask),
-            None if gate is None else _full_precision(gate).transpose(0, 1),
-        )
+        logits, gate = self.policy_head(embedding, regime, action_mask.transpose(0, 1))
+        return PolicyOutput(logits.transpose(0, 1), None if gate is None else gate.transpose(0, 1))
 
     def _value_head(self, embedding: torch.Tensor) -> torch.Tensor:
-        return _full_precision(self.value_head(embedding)).squeeze(-1).transpose(0, 1)
+        return full_precision(self.value_head(embedding)).transpose(0, 1)
 
 
-def _full_precision(values: torch.Tensor) -> torch.Tensor:
-    """Return `values` in float32 where autocast made them bfloat16; float64 stays."""
-    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+def _context(encoder: TapeTransformer | None, market: torch.Tensor, line: Line | None) -> torch.Tensor:
+    if encoder is None:
+        return market
+    assert line is not None
+    return torch.cat([market, full_precision(encoder(line)).transpose(0, 1)], -1)
+
+
+class TapeReader:
+    """Reads the tape for networks of one shape: the features of a bar, and the lines of a transformer.
+
+    Parameters
+    ----------
+    features
+        Float ``[T, 14]``, the tape's, in the networks' dtype.
+    spec
+        Shape of the networks.
+    """
+
+    ROWS = 2048
+    """Decisions of a member that are encoded at a time, so that activations stay in the caches."""
+
+    def __init__(self, features: torch.Tensor, spec: PolicySpec) -> None:
+        self.features = features.contiguous()
+        self.patch, self.context = spec.patch, spec.receptive_patches - 1
+        self.encodes = spec.encoder == "transformer"
+        width = features.shape[1]
+        windows = (len(features) - self.patch + 1, self.patch * width)
+        self.windows = self.features.as_strided(windows, (width, 1)) if self.encodes else self.features
+
+    def market(self, bars: torch.Tensor) -> torch.Tensor:
+        """Return the features ``[..., 14]`` at `bars` (int64)."""
+        return self.features.index_select(0, bars.flatten()).view(*bars.shape, -1)
+
+    def line(self, bars: torch.Tensor) -> Line | None:
+        """Return the decisions at `bars` (int64 ``[rows, M]``) on their lines; None without a transformer."""
+        if not self.encodes:
+            return None
+        ends, positions = pack(bars, self.patch, self.context)
+        patches = self.windows.index_select(0, (ends - (self.patch - 1)).flatten())
+        return Line(patches.view(*ends.shape, -1), positions)
+
+    @torch.no_grad()
+    def contexts(
+        self, context_of: Callable[[torch.Tensor, Line | None], torch.Tensor], bars: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the contexts of decisions that are known in advance, each patch encoded once.
+
+        Parameters
+        ----------
+        context_of
+            :meth:`ActorCritic.policy_context` or :meth:`ActorCritic.value_context`.
+        bars
+            int64 ``[rows, M]``; decisions that follow each other on the tape stand in neighbouring rows.
+
+        Returns
+        -------
+        torch.Tensor
+            Float ``[rows, M, C]``.
+        """
+        return torch.cat([context_of(self.market(rows), self.line(rows)) for rows in torch.split(bars, self.ROWS)])

@@ -28,6 +28,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from sentio_rllib.errors import CheckpointError, NonFiniteError
+from sentio_rllib.policy.heads import gate_collapsed
 from sentio_rllib.policy.rl_module import rl_module_spec
 from sentio_rllib.ppo.checkpoint import load_model, save_model, verify_manifest, write_manifest
 from sentio_rllib.ppo.convergence import Convergence
@@ -66,7 +67,9 @@ class SentioPPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib ships no types
         ppo = settings.ppo
         precision = resolve_precision(ppo.precision, torch.device("cpu"), settings.policy.hidden)
         self.rl_module(rl_module_spec=rl_module_spec(settings.policy, settings.members, compute_dtype(precision)))
-        self.environment(observation_space=observation_space(settings.policy.variant), action_space=action_space())
+        spec = settings.policy
+        space = observation_space(spec.variant, spec.receptive_field)
+        self.environment(observation_space=space, action_space=action_space())
         self.training(
             lr=ppo.learning_rate,
             gamma=ppo.gamma,
@@ -120,6 +123,9 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         torch.set_num_threads(settings.threads)
         self._reseed()
         super().setup(config)
+        # RLlib asks for deterministic algorithms; filling all new memory besides is a debugging aid that takes a
+        # fifth of the time of small networks
+        setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010  # it has no type
         learner = self.learner_group._learner
         if self.config.num_env_runners == 0 and learner is not None:
             self.env_runner.sampler.network = learner.stack  # one process: nothing to synchronise
@@ -216,8 +222,14 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             "reward_mean": figures["reward"],
             "entropy": figures["entropy"],
             "trades_per_decision": figures["trades"],
+            **{key: figures[key] for key in ("value_cvar", "gate_entropy", "gate_information") if key in figures},
+            **self._collapsed_gates(),
             "stop_reason": None,
         }
+
+    def _collapsed_gates(self) -> dict[str, int]:
+        usage = self.rollout_figures.get("gate_usage")
+        return {} if usage is None else {"gates_collapsed": int(gate_collapsed(usage).sum())}
 
     def _keep_best(self, scores: Scores, trades: float) -> None:
         self.best_weights = {key: value.detach().clone() for key, value in self._stack().state_dict().items()}
@@ -230,6 +242,11 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             "members": [list(member) for member in self.settings.members],
             "records": [_record_json(record) for record in scores.evaluation.greedy],
             "params": dict(self.config.params),
+            **{
+                key: value.tolist()
+                for key, value in self.rollout_figures.items()
+                if key.startswith("gate") or key == "value_cvar"
+            },
         }
 
     def _stack(self) -> Any:

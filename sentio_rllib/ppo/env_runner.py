@@ -90,7 +90,8 @@ class SentioEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]  # RLlib
 
     def get_spaces(self) -> dict[str, Any]:
         """Return the observation and action spaces of the variant."""
-        spaces = (observation_space(self.config.settings.policy.variant), action_space())
+        spec = self.config.settings.policy
+        spaces = (observation_space(spec.variant, spec.receptive_field), action_space())
         return {INPUT_ENV_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
 
     def assert_healthy(self) -> None:

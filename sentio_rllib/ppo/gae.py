@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from sentio_rllib.policy.heads import conditional_value_at_risk, value_at_risk
+
 
 def generalized_advantages(
     rewards: torch.Tensor,
@@ -80,6 +82,29 @@ def subtract_path_group_mean(advantages: torch.Tensor, path_group: int) -> torch
     grouped = advantages.reshape(steps, environments // path_group, path_group, members)
     others = (grouped.sum(2, keepdim=True) - grouped) / (path_group - 1)
     return (grouped - others).flatten(1, 2)
+
+
+def tail_advantages(targets: torch.Tensor, quantiles: torch.Tensor, level: float = 0.05) -> torch.Tensor:
+    """Return how much each return moved the conditional value at risk that was predicted, ``[rows, M]``.
+
+    Parameters
+    ----------
+    targets
+        Float ``[rows, M]``, returns as the critic is trained on.
+    quantiles
+        Float ``[rows, M, N]``, predicted before.
+    level
+        Share of the worst outcomes.
+
+    Notes
+    -----
+    With the predicted quantile q at `level`, ``q + min(0, target - q) / level`` is a sample of the conditional
+    value at risk (Rockafellar & Uryasev 2000, theorem 1); the predicted one is its baseline. Its policy
+    gradient is that of Tamar et al. 2015. GAE's targets are part prediction, so tails are understated.
+    """
+    at_level = value_at_risk(quantiles, level)
+    sample = at_level + (targets - at_level).clamp(max=0.0) / level
+    return sample - conditional_value_at_risk(quantiles, level)
 
 
 def standardize_per_member(advantages: torch.Tensor) -> torch.Tensor:

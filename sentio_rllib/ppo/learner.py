@@ -15,6 +15,7 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.policy.rl_module import GATE, VALUES
+from sentio_rllib.policy.variants import TapeReader
 from sentio_rllib.ppo.losses import PPOLoss, clip_gradients_per_member, ppo_loss
 from sentio_rllib.ppo.rollout import autocast, resolve_precision
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
@@ -47,7 +48,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         self.precision = resolve_precision(settings.ppo.precision, self._device, settings.policy.hidden)
         self.stack = self.module[DEFAULT_MODULE_ID].unwrapped().stack
         dtype = next(self.stack.parameters()).dtype
-        self.features = self.config.tape.tensors(self._device).features.to(dtype)
+        self.reader = TapeReader(self.config.tape.tensors(self._device).features.to(dtype), settings.policy)
         self._losses: list[PPOLoss] = []
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
@@ -71,28 +72,36 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
     def _create_iterator_if_necessary(
         self, *, training_data: Any, iteration: int = 0, **_: Any
     ) -> Iterator[MultiAgentBatch]:
-        """Yield minibatches in an order keyed (trial seed, iteration, epoch), the same for any M."""
+        """Yield minibatches in an order keyed (trial seed, iteration, epoch), the same for any M.
+
+        With a transformer, stretches of ``sequence_length`` decisions of an environment stay together.
+        """
         columns = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: value.to(self._device) for key, value in columns.items()}
         self.stack.begin_iteration(iteration)
         self.stack.train()
-        rows = len(columns["bar"])
+        rows, chunk = len(columns["bar"]), self.settings.chunk
         size = min(self.settings.ppo.minibatch_rows, rows)
+        stretches = torch.arange(rows, device=self._device).view(-1, chunk, self.settings.ppo.environments)
+        stretches = stretches.transpose(1, 2).reshape(-1, chunk)  # rows are time-major
         for epoch in range(self.settings.ppo.epochs):
             key = ("minibatches", self.settings.trial_seed, iteration, epoch)
-            order = torch.randperm(rows, generator=stream(*key)).to(self._device)
+            order = torch.randperm(len(stretches), generator=stream(*key)).to(self._device)
+            order = stretches.index_select(0, order).flatten()
             for first in range(0, rows - size + 1, size):
                 yield self._minibatch(columns, order[first : first + size])
 
     def _minibatch(self, columns: dict[str, torch.Tensor], rows: torch.Tensor) -> MultiAgentBatch:
         taken = {key: column.index_select(0, rows) for key, column in columns.items()}
-        bar = taken["bar"]
         batch: dict[str, Any] = {key: taken[key] for key in _LOSS_COLUMNS}
         batch[Columns.OBS] = {
-            "market": self.features.index_select(0, bar.flatten()).view(*bar.shape, -1),
+            "market": self.reader.market(taken["bar"]),
             "portfolio": taken["portfolio"],
             "action_mask": taken["action_mask"],
         }
+        line = self.reader.line(taken["bar"])
+        if line is not None:
+            batch[Columns.OBS] |= line._asdict()
         return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(batch)}, env_steps=len(rows))
 
     def _update(self, batch: dict[str, Any], **_: Any) -> tuple[Any, Any, Any]:
@@ -125,6 +134,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
             value_weight=ppo.value_weight,
             entropy_weight=ppo.entropy_weight,
             load_balance=ppo.load_balance,
+            huber=ppo.huber,
         )
         total = loss.total.detach()
         if not bool(torch.isfinite(total).all()):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from sentio_rllib.errors import NonFiniteError
-from sentio_rllib.policy.heads import load_balance_loss
+from sentio_rllib.policy.heads import load_balance_loss, quantile_levels
 
 
 class PPOLoss(NamedTuple):
@@ -28,7 +28,7 @@ class PPOLoss(NamedTuple):
 
 def ppo_loss(
     logits: torch.Tensor,
-    values: torch.Tensor,
+    quantiles: torch.Tensor,
     gate: torch.Tensor | None,
     *,
     actions: torch.Tensor,
@@ -39,6 +39,7 @@ def ppo_loss(
     value_weight: float,
     entropy_weight: float,
     load_balance: float,
+    huber: float,
 ) -> PPOLoss:
     """Return the clipped surrogate loss of every member.
 
@@ -46,8 +47,8 @@ def ppo_loss(
     ----------
     logits
         Masked, float ``[rows, M, 3]``.
-    values
-        Float ``[rows, M]``.
+    quantiles
+        Of the predicted return, float ``[rows, M, N]``; N = 1 is a scalar critic.
     gate
         Gate weights ``[rows, M, R]``, or None.
     actions
@@ -56,6 +57,8 @@ def ppo_loss(
         Float ``[rows, M]``.
     clip, value_weight, entropy_weight, load_balance
         Clipping range of the probability ratio and the weights of the terms, all >= 0.
+    huber
+        As in :func:`quantile_huber_loss`; not read with N = 1.
 
     Raises
     ------
@@ -74,7 +77,10 @@ def ppo_loss(
     ratio = log_ratio.exp()
     surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1.0 - clip, 1.0 + clip))
     policy_loss = -surrogate.mean(0)
-    value_loss = (values - value_targets).square().mean(0)
+    if quantiles.shape[-1] == 1:
+        value_loss = (quantiles.squeeze(-1) - value_targets).square().mean(0)
+    else:
+        value_loss = quantile_huber_loss(quantiles, value_targets, huber)
     entropy = -(log_probs.exp() * log_probs).sum(-1).mean(0)
     total = policy_loss + value_weight * value_loss - entropy_weight * entropy
     if gate is not None and load_balance > 0.0:
@@ -83,6 +89,33 @@ def ppo_loss(
         clip_fraction = ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean(0)
         approximate_kl = (ratio - 1.0 - log_ratio).mean(0)  # Schulman's k3 estimator
     return PPOLoss(total, policy_loss, value_loss, entropy, clip_fraction, approximate_kl)
+
+
+def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor, huber: float) -> torch.Tensor:
+    """Return the quantile regression loss ``[M]``, the mean over rows and quantiles.
+
+    Parameters
+    ----------
+    quantiles
+        Float ``[rows, M, N]``, predictions at the levels of :func:`~sentio_rllib.policy.heads.quantile_levels`.
+    targets
+        Float ``[rows, M]``, one sample of the distribution each.
+    huber
+        Error below which the loss is quadratic, > 0, in the unit of `targets`; quantiles turn towards
+        expectiles as it grows.
+
+    Notes
+    -----
+    Dabney et al. 2018, equations 9 and 10, divided by `huber`, so that far from the target it is the
+    absolute error.
+    """
+    error = targets.unsqueeze(-1) - quantiles
+    with torch.no_grad():  # the loss is linear in the error around its slope, which spares a long graph
+        levels = quantile_levels(quantiles.shape[-1]).to(quantiles)
+        bent = (error / huber).clamp_(-1.0, 1.0)
+        slope = torch.where(error < 0, 1.0 - levels, levels) * bent
+        offset = slope * bent * (0.5 * huber)
+    return (slope * error - offset).mean(-1).mean(0)
 
 
 def clip_gradients_per_member(gradients: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:

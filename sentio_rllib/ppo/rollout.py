@@ -6,7 +6,7 @@ Rows store the bar index, not the features; the learner gathers features per min
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,12 +16,15 @@ import torch
 
 from sentio_rllib.errors import SplitError
 from sentio_rllib.market.tape import TapeTensors
-from sentio_rllib.policy.variants import ActorCritic
+from sentio_rllib.policy.encoders import Line
+from sentio_rllib.policy.heads import conditional_value_at_risk, gate_figures
+from sentio_rllib.policy.variants import ActorCritic, TapeReader
 from sentio_rllib.ppo.gae import (
     RewardScale,
     generalized_advantages,
     standardize_per_member,
     subtract_path_group_mean,
+    tail_advantages,
 )
 from sentio_rllib.ppo.settings import Precision, TrialSettings
 from sentio_rllib.seeding import stream
@@ -131,11 +134,52 @@ class Rollout:
         ``actions`` int64 [rows, M]; ``log_prob``, ``advantages``, ``value_targets`` [rows, M].
     figures
         ``[M]`` each: ``reward`` (mean, 1 is the target pace), ``log_return`` (per decision), ``trades`` (per
-        decision), ``invalid`` and ``entropy`` (means), ``drawdown_stops`` (count).
+        decision), ``invalid`` and ``entropy`` (means), ``drawdown_stops`` (count); with a quantile critic
+        ``value_cvar`` (mean of the predicted 5% conditional value at risk of the discounted reward); with a
+        gated head those of :func:`~sentio_rllib.policy.heads.gate_figures`.
     """
 
     columns: dict[str, torch.Tensor]
     figures: dict[str, torch.Tensor]
+
+
+class _Lookahead:
+    """Contexts of the decisions to come, encoded before they are made.
+
+    The tape, the weights and the next starts are known, so are the bars of every decision, but where a
+    drawdown stop starts an episode anew: such an environment is planned again from there.
+    """
+
+    def __init__(self, sampler: RolloutSampler, new_starts: torch.Tensor, new_stops: torch.Tensor) -> None:
+        self.reader, self.simulator = sampler.reader, sampler.simulator
+        self.context_of = sampler.network.policy_context
+        self.steps, self.shape = len(new_starts), sampler.shape
+        self.interval = sampler.settings.rules.decision_interval
+        self.new_starts = new_starts.view(self.steps, *self.shape)
+        self.new_lasts = new_stops.view(self.steps, *self.shape) - (self.interval + 2)
+        environments = torch.arange(self.shape[0], device=new_starts.device)
+        self.bars = new_starts.new_empty(self.shape[0], self.steps, self.shape[1])
+        self.contexts = self._plan(0, environments)
+
+    def context(self, step: int, bar: torch.Tensor) -> torch.Tensor:
+        """Return the contexts ``[environments, M, C]`` of the decisions at `bar` (int64 ``[environments, M]``)."""
+        elsewhere = (self.bars[:, step] != bar).any(1).nonzero().squeeze(1)
+        if len(elsewhere):
+            self.contexts[elsewhere, step:] = self._plan(step, elsewhere)
+        return self.contexts[:, step]
+
+    def _plan(self, first: int, environments: torch.Tensor) -> torch.Tensor:
+        """Contexts ``[environments, steps - first, M, C]`` if no drawdown stop comes."""
+        bar = self.simulator.bar.view(self.shape)[environments]
+        last = self.simulator.last_decision.view(self.shape)[environments]
+        for step in range(first, self.steps):
+            self.bars[environments, step] = bar
+            bar = bar + self.interval
+            ends = bar > last
+            bar = torch.where(ends, self.new_starts[step, environments], bar)
+            last = torch.where(ends, self.new_lasts[step, environments], last)
+        paths = self.bars[environments, first:]
+        return self.reader.contexts(self.context_of, paths.flatten(0, 1)).view(*paths.shape, -1)
 
 
 class RolloutSampler:
@@ -158,7 +202,7 @@ class RolloutSampler:
         ppo = settings.ppo
         self.precision = resolve_precision(ppo.precision, self.device, settings.policy.hidden)
         self.dtype = compute_dtype(self.precision)
-        self.features = tape.features.to(self.dtype)
+        self.reader = TapeReader(tape.features.to(self.dtype), settings.policy)
         self.shape = (ppo.environments, len(settings.members))
         self.simulator = Simulator(tape, settings.rules, ppo.environments * len(settings.members), horizon=None)
         self.start_sampler = StartSampler(
@@ -212,27 +256,33 @@ class RolloutSampler:
         gumbel = -torch.log(-torch.log(noise)).to(self.device, self.dtype)
         buffers = self._buffers(steps, n)
         finals: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        gates: list[torch.Tensor] = []
         observation = self.simulator.observe()
         self.network.eval()
+        ahead = _Lookahead(self, new_starts, new_stops) if self.reader.encodes else None
         for step in range(steps):
-            market = self.features[observation.bar].view(*self.shape, -1)
+            bar = observation.bar.view(self.shape)
+            context = self.reader.market(bar) if ahead is None else ahead.context(step, bar)
             portfolio = observation.portfolio.to(self.dtype)
             output = self.network.policy(
-                market, portfolio.view(*self.shape, -1), observation.mask.view(*self.shape, -1)
+                context, portfolio.view(*self.shape, -1), observation.mask.view(*self.shape, -1)
             )
+            if output.gate is not None:
+                gates.append(output.gate)
             actions = (output.logits + gumbel[step]).argmax(-1)
             buffers["bar"][step] = observation.bar
             buffers["portfolio"][step] = portfolio
             buffers["action_mask"][step] = observation.mask
-            buffers["actions"][step] = actions.view(-1)
-            buffers["logits"][step] = output.logits.view(n, -1)
-            result = self.simulator.step(actions.view(-1))
-            buffers["reward"][step] = result.reward
-            buffers["log_return"][step] = result.log_return
-            buffers["terminated"][step] = result.terminated
+            buffers["actions"][step] = actions.reshape(-1)
+            buffers["logits"][step] = output.logits.reshape(n, -1)
+            drawdown = self._log_drawdown()
+            result = self.simulator.step(actions.reshape(-1))
+            after = self._log_drawdown()
+            if drawdown is not None and after is not None:
+                buffers["penalty"][step] = (after - drawdown).clamp_(min=0.0)
+            for key in ("reward", "log_return", "terminated", "traded", "invalid"):
+                buffers[key][step] = getattr(result, key)
             buffers["truncated"][step] = result.truncated & ~result.terminated
-            buffers["traded"][step] = result.traded
-            buffers["invalid"][step] = result.invalid
             observation = self.simulator.observe()
             done = result.terminated | result.truncated
             if bool(done.any()):
@@ -246,7 +296,7 @@ class RolloutSampler:
                 self.stop = torch.where(done, stops, self.stop)
                 self.simulator.reset(done, starts, self.stop)
                 observation = self.simulator.observe()
-        return self._finish(buffers, finals, observation.bar, observation.portfolio.to(self.dtype))
+        return self._finish(buffers, finals, observation.bar, observation.portfolio.to(self.dtype), gates)
 
     def _buffers(self, steps: int, n: int) -> dict[str, torch.Tensor]:
         def new(*shape: int, dtype: torch.dtype) -> torch.Tensor:
@@ -259,6 +309,7 @@ class RolloutSampler:
             "actions": new(dtype=torch.int64),
             "logits": new(3, dtype=self.dtype),
             "reward": new(dtype=self.dtype),
+            "penalty": new(dtype=self.dtype),
             "log_return": new(dtype=torch.float64),
             "terminated": new(dtype=torch.bool),
             "truncated": new(dtype=torch.bool),
@@ -266,34 +317,44 @@ class RolloutSampler:
             "invalid": new(dtype=torch.bool),
         }
 
+    def _log_drawdown(self) -> torch.Tensor | None:
+        """Log of the episodes' peaks over their equity, ``[n]``; None where it has no weight."""
+        if self.settings.ppo.drawdown_weight == 0.0:
+            return None
+        return torch.log(self.simulator.peak / self.simulator.equity)
+
     def _finish(
         self,
         buffers: dict[str, torch.Tensor],
         finals: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]],
         last_bar: torch.Tensor,
         last_portfolio: torch.Tensor,
+        gates: list[torch.Tensor],
     ) -> Rollout:
         """Values, advantages and figures of a filled set of buffers."""
-        ppo, members = self.settings.ppo, self.shape[1]
+        ppo, rules, members = self.settings.ppo, self.settings.rules, self.shape[1]
         columns = {key: value.view(ppo.rollout_steps, *self.shape, *value.shape[2:]) for key, value in buffers.items()}
-        rows_bar = columns["bar"].flatten(0, 1)
-        rows_portfolio = columns["portfolio"].flatten(0, 1)
-        rows_mask = columns["action_mask"].flatten(0, 1)
-        split_rows = (torch.split(each, ppo.minibatch_rows) for each in (rows_bar, rows_portfolio, rows_mask))
-        minibatches = list(zip(*split_rows, strict=True))  # in one pass, activations would leave the caches
-        row_values = torch.cat([self._values(bar, portfolio) for bar, portfolio, _ in minibatches])
+        rows = {key: columns[key].flatten(0, 1) for key in ("bar", "portfolio", "action_mask", "actions")}
+        bars = torch.cat([columns["bar"], last_bar.view(1, *self.shape)])
+        contexts = self._contexts(self.network.value_context, bars)
+        quantiles = self._quantiles(contexts[:-1].flatten(0, 1), rows["portfolio"])
         logits = columns["logits"].flatten(0, 1)
         if self.precision == "bfloat16":  # steps ran in float32; the update's ratios compare like with like
-            logits = torch.cat([self._logits(*minibatch) for minibatch in minibatches])
-        values = row_values.reshape(ppo.rollout_steps, *self.shape)
+            policy_contexts = self._contexts(self.network.policy_context, columns["bar"])
+            logits = self._logits(policy_contexts.flatten(0, 1), rows["portfolio"], rows["action_mask"])
+        values = quantiles.mean(-1).reshape(ppo.rollout_steps, *self.shape)
         next_values = torch.empty(values.shape, dtype=values.dtype, device=self.device)
         next_values[:-1] = values[1:]
-        next_values[-1] = self._values(last_bar.view(self.shape), last_portfolio.view(*self.shape, -1))
+        next_values[-1] = self._quantiles(contexts[-1], last_portfolio.view(*self.shape, -1)).mean(-1)
         self._bootstrap_truncated(next_values, finals)
         terminated, truncated = columns["terminated"], columns["truncated"]
-        deviation = self.reward_scale.update(columns["reward"], terminated | truncated)
+        reward = columns["reward"]
+        if ppo.drawdown_weight > 0.0:
+            pace = rules.target_return_per_bar * rules.decision_interval
+            reward = reward - ppo.drawdown_weight / pace * columns["penalty"]
+        deviation = self.reward_scale.update(reward, terminated | truncated)
         advantages = generalized_advantages(
-            columns["reward"] / deviation,
+            reward / deviation,
             values,
             next_values,
             terminated,
@@ -302,37 +363,54 @@ class RolloutSampler:
             lambda_=ppo.lambda_,
         )
         targets = advantages + values
+        if ppo.cvar_weight > 0.0:
+            tail = tail_advantages(targets.flatten(0, 1), quantiles).view_as(advantages)
+            advantages = advantages + ppo.cvar_weight * tail
         advantages = subtract_path_group_mean(advantages, ppo.path_group)
-        actions = columns["actions"].flatten(0, 1)
         log_probs = torch.log_softmax(logits, -1)
         entropy = -(log_probs.exp() * log_probs).sum(-1)
+        figures = {
+            "reward": columns["reward"].flatten(0, 1).mean(0),
+            "log_return": columns["log_return"].flatten(0, 1).mean(0),
+            "trades": columns["traded"].flatten(0, 1).double().mean(0),
+            "invalid": columns["invalid"].flatten(0, 1).double().mean(0),
+            "entropy": entropy.mean(0),
+            "drawdown_stops": terminated.reshape(-1, members).sum(0),
+        }
+        if quantiles.shape[-1] > 1:
+            figures["value_cvar"] = (conditional_value_at_risk(quantiles).mean(0) * deviation).to(values)
+        if gates:
+            figures |= gate_figures(torch.cat(gates))
         return Rollout(
-            columns={
-                "bar": rows_bar,
-                "portfolio": rows_portfolio,
-                "action_mask": rows_mask,
-                "actions": actions,
-                "log_prob": log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1),
+            columns=rows
+            | {
+                "log_prob": log_probs.gather(-1, rows["actions"].unsqueeze(-1)).squeeze(-1),
                 "advantages": standardize_per_member(advantages.flatten(0, 1)),
                 "value_targets": targets.flatten(0, 1),
             },
-            figures={
-                "reward": columns["reward"].flatten(0, 1).mean(0),
-                "log_return": columns["log_return"].flatten(0, 1).mean(0),
-                "trades": columns["traded"].flatten(0, 1).double().mean(0),
-                "invalid": columns["invalid"].flatten(0, 1).double().mean(0),
-                "entropy": entropy.mean(0),
-                "drawdown_stops": terminated.reshape(-1, members).sum(0),
-            },
+            figures=figures,
         )
 
-    def _values(self, bar: torch.Tensor, portfolio: torch.Tensor) -> torch.Tensor:
+    def _contexts(
+        self, context_of: Callable[[torch.Tensor, Line | None], torch.Tensor], bars: torch.Tensor
+    ) -> torch.Tensor:
+        """Contexts ``[steps, environments, M, C]`` of time-major bars, encoded path by path."""
+        paths = bars.transpose(0, 1)
         with autocast(self.precision, self.device):
-            return self.network.value(self.features[bar], portfolio)
+            contexts = self.reader.contexts(context_of, paths.flatten(0, 1))
+        return contexts.view(*paths.shape, -1).transpose(0, 1)
 
-    def _logits(self, bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _quantiles(self, context: torch.Tensor, portfolio: torch.Tensor) -> torch.Tensor:
+        size = self.settings.ppo.minibatch_rows  # in one pass, activations would leave the caches
         with autocast(self.precision, self.device):
-            return self.network.policy(self.features[bar], portfolio, mask).logits
+            parts = zip(torch.split(context, size), torch.split(portfolio, size), strict=True)
+            return torch.cat([self.network.quantiles(*part) for part in parts])
+
+    def _logits(self, context: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        size = self.settings.ppo.minibatch_rows
+        with autocast(self.precision, self.device):
+            parts = zip(*(torch.split(each, size) for each in (context, portfolio, mask)), strict=True)
+            return torch.cat([self.network.policy(*part).logits for part in parts])
 
     def _bootstrap_truncated(
         self,
@@ -351,11 +429,13 @@ class RolloutSampler:
         counts = torch.bincount(member, minlength=members)
         depth = int(counts.max())
         row = torch.arange(len(order), device=self.device) - (counts.cumsum(0) - counts)[member[order]]
-        padded_bar = bars.new_zeros(depth, members)
+        padded_bar = bars[0].repeat(depth, members)
         padded_portfolio = portfolios.new_zeros(depth, members, portfolios.shape[1])
         padded_bar[row, member[order]] = bars[order]
         padded_portfolio[row, member[order]] = portfolios[order]
-        final_values = self._values(padded_bar, padded_portfolio)
+        with autocast(self.precision, self.device):
+            contexts = self.reader.contexts(self.network.value_context, padded_bar)
+        final_values = self._quantiles(contexts, padded_portfolio).mean(-1)
         next_values.view(-1)[cells[order]] = final_values[row, member[order]]
 
     def get_state(self) -> dict[str, object]:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.market.tape import TapeTensors
-from sentio_rllib.policy.variants import ActorCritic
+from sentio_rllib.policy.variants import ActorCritic, TapeReader
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Evaluation, score_members
+from sentio_rllib.validation.regimes import fit_regimes
 
 
 class Scores(NamedTuple):
@@ -24,11 +25,28 @@ class Scores(NamedTuple):
     evaluation: Evaluation
 
 
-def network_policy(network: ActorCritic, features: torch.Tensor) -> Decide:
-    """Return `network` as a policy over bars; `features` is float ``[T, 14]`` in the network's dtype."""
+def network_policy(network: ActorCritic, reader: TapeReader, bars: torch.Tensor) -> Decide:
+    """Return `network` as a policy over the bars of blocks.
+
+    Parameters
+    ----------
+    network, reader
+        Networks and the tape they read.
+    bars
+        int64 ``[steps, blocks, M]``, of every decision in every block; a transformer encodes each once.
+    """
+    if not reader.encodes:
+        return lambda bar, portfolio, mask: network.policy(reader.market(bar), portfolio, mask).logits
+    blocks = bars.transpose(0, 1)
+    contexts = reader.contexts(network.policy_context, blocks.flatten(0, 1)).view(*blocks.shape, -1)
+    first, interval, last = bars[0], reader.patch, len(bars) - 1
+    block, member = (torch.arange(size, device=bars.device) for size in bars.shape[1:])
 
     def decide(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return network.policy(features[bar], portfolio, mask).logits
+        passes = len(bar) // len(block)  # greedy and sampled walk the same bars
+        step = torch.div(bar - first.repeat(passes, 1), interval, rounding_mode="floor").clamp_(0, last)
+        context = contexts[block.repeat(passes).unsqueeze(1), step, member]
+        return network.policy(context, portfolio, mask).logits
 
     return decide
 
@@ -50,9 +68,11 @@ class Scorer:
 
     def __init__(self, tape: TapeTensors, settings: TrialSettings, sessions_per_year: int, dtype: torch.dtype) -> None:
         self.settings, self.sessions_per_year = settings, sessions_per_year
-        self.features = tape.features.to(dtype)
+        self.reader = TapeReader(tape.features.to(dtype), settings.policy)
         blocks = [settings.folds[fold].validation for _, fold in settings.members]
-        self.evaluator = BlockEvaluator(tape, settings.rules, blocks, settings.members, dtype=dtype)
+        self.evaluator = BlockEvaluator(
+            tape, settings.rules, blocks, settings.members, dtype=dtype, regimes=_regimes(tape, settings)
+        )
 
     def score(self, network: ActorCritic) -> Scores:
         """Evaluate and score `network`.
@@ -63,10 +83,20 @@ class Scorer:
             If a score is NaN or infinite.
         """
         network.eval()
-        evaluation = self.evaluator.evaluate(network_policy(network, self.features))
+        evaluation = self.evaluator.evaluate(network_policy(network, self.reader, self.evaluator.bars()))
         shared = (self.settings.members, self.sessions_per_year, self.settings.fold_penalty)
         cv_score, fold_scores = score_members(evaluation.greedy, *shared)
         rung_score, _ = score_members(evaluation.sampled, *shared)
         if not (np.isfinite(cv_score) and np.isfinite(rung_score)):
             raise NonFiniteError(f"a score is not finite: cv_score {cv_score}, rung_score {rung_score}")
         return Scores(cv_score, rung_score, fold_scores, evaluation)
+
+
+def _regimes(tape: TapeTensors, settings: TrialSettings) -> list[NDArray[np.int8]]:
+    """Return each member's labels of all bars, fitted on its fold's training segments; for attribution only."""
+    features = tape.features.cpu().numpy()
+    folds = {
+        fold: fit_regimes(features, settings.folds[fold].train, seed=settings.trial_seed % 2**32)
+        for _, fold in settings.members
+    }
+    return [folds[fold] for _, fold in settings.members]

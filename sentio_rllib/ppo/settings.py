@@ -16,7 +16,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float64"]
 
 @dataclass(frozen=True)
 class PPOSettings:
-    """Hyperparameters of PPO; ranges and meaning are those of the `ppo` section of a configuration."""
+    """Hyperparameters of PPO; ranges and meaning are those of the `ppo` and `risk` sections of a configuration."""
 
     learning_rate: float = 3e-4
     schedule: Schedule = "constant"
@@ -32,6 +32,10 @@ class PPOSettings:
     minibatch_rows: int = 1024
     epochs: int = 4
     path_group: int = 1
+    sequence_length: int = 64
+    huber: float = 0.1
+    cvar_weight: float = 0.0
+    drawdown_weight: float = 0.0
     precision: Precision = "auto"
 
 
@@ -76,6 +80,11 @@ class TrialSettings:
     threads: int = 1
     gpu: float = 0.0
     extra: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def chunk(self) -> int:
+        """Consecutive decisions of an environment that stay together in a minibatch."""
+        return self.ppo.sequence_length if self.policy.encoder == "transformer" else 1
 
     @property
     def rows_per_iteration(self) -> int:

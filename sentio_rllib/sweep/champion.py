@@ -34,7 +34,7 @@ def champion_model(outcome: Outcome, config: SweepConfig, prepared: Prepared) ->
             "trial_id": outcome.trial_id,
             "params": outcome.params,
             "config": config.model_dump(mode="json"),
-            "variant": config.variant,
+            "variant": settings.policy.variant,
             "members": best["members"],
             "folds": [_fold(fold) for fold in settings.folds],
             "cv_score": best["cv_score"],

@@ -8,16 +8,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, ValidationError
 
 from sentio_rllib.errors import ConfigError
 from sentio_rllib.market.features import SESSION_MINUTES, max_lookback
+from sentio_rllib.policy.encoders import receptive_patches
 from sentio_rllib.policy.variants import VARIANTS
 from sentio_rllib.sweep import contradictions
-from sentio_rllib.sweep.keys import find_leaf, is_tunable, leaves, refused, unknown
+from sentio_rllib.sweep.arms import parse_arms
+from sentio_rllib.sweep.keys import find_leaf, is_tunable, leaves, nearest, refused, show, unknown
 from sentio_rllib.sweep.reading import apply_overrides, read_yaml, sort_keys, write_yaml
 from sentio_rllib.sweep.schema import (
     Data,
@@ -25,13 +28,14 @@ from sentio_rllib.sweep.schema import (
     Policy,
     Ppo,
     Resources,
+    Risk,
     Search,
     Section,
     Trading,
     Validation,
     VariantName,
 )
-from sentio_rllib.sweep.space import Space, parse_space
+from sentio_rllib.sweep.space import ARM, Choice, Space, parse_space
 from sentio_rllib.trading.rules import MaskKind, TradingRules
 from sentio_rllib.validation.splits import Footprint
 
@@ -62,6 +66,7 @@ class SweepConfig(Section):
     validation: Validation = Field(default_factory=Validation, description="folds and holdout")
     policy: Policy = Field(default_factory=Policy, description="the networks")
     ppo: Ppo = Field(default_factory=Ppo, description="optimisation")
+    risk: Risk = Field(default_factory=Risk, description="what the objective counts besides the mean")
     search: Search = Field(default_factory=Search, description="what is tried and when a trial ends")
     resources: Resources = Field(default_factory=Resources, description="of one trial")
     storage_path: str = Field(
@@ -69,11 +74,25 @@ class SweepConfig(Section):
     )
 
     def parameters(self) -> Space:
-        """Return the search space: dotted key to parameter, in the file's order."""
+        """Return the search space: dotted key to parameter, in the file's order; arms are the choices of one."""
         space, mistakes = parse_space(self.search.space, type(self))
         if mistakes:
             raise ConfigError(*mistakes)
-        return space
+        return {**space, ARM: Choice(tuple(self.search.arms))} if self.search.arms else space
+
+    def arms(self) -> dict[str, SweepConfig]:
+        """Return the configuration of each arm, in the file's order; the first is the baseline."""
+        return {name: self._of_arm(name) for name in self.search.arms}
+
+    def without_arms(self) -> SweepConfig:
+        """Return the configuration as it stands without its arms."""
+        return self.model_copy(update={"search": self.search.model_copy(update={"arms": {}})})
+
+    def _of_arm(self, name: str) -> SweepConfig:
+        values = self.without_arms().model_dump(by_alias=True)
+        for key, value in (self.search.arms[name] or {}).items():
+            _put(values, key, value)
+        return type(self).model_validate(values)
 
     def value(self, key: str) -> Any:
         """Return the value of a dotted key, named as in a file (``ppo.lambda``)."""
@@ -85,6 +104,8 @@ class SweepConfig(Section):
 
     def largest(self, key: str) -> float:
         """Return the largest value that a number has in any trial."""
+        if self.search.arms:
+            return max(arm.largest(key) for arm in self.arms().values())
         parameter = self.parameters().get(key)
         value: float = self.value(key)
         return value if parameter is None else max(value, *parameter.extremes())
@@ -95,22 +116,26 @@ class SweepConfig(Section):
         Parameters
         ----------
         params
-            Dotted tunable keys with the trial's values.
+            Dotted tunable keys with the trial's values; ``search.arm`` names the arm that it is.
 
         Raises
         ------
         ConfigError
-            A key is unknown or not tunable, a value is out of its range, or values contradict each other.
+            A key or the arm is unknown, a key is not tunable, a value is out of its range, or values contradict
+            each other.
         """
-        values = self.model_dump(by_alias=True)
+        changes = dict(params)
+        name = changes.pop(ARM, None)
+        if name is not None and name not in self.search.arms:
+            raise ConfigError(_unknown_arm(name, list(self.search.arms)))
+        values = (self if name is None else self._of_arm(name)).model_dump(by_alias=True)
         mistakes = []
-        for key, value in params.items():
+        for key, value in changes.items():
             info = find_leaf(type(self), key)
             if info is None or not is_tunable(info):
                 mistakes.append(unknown(type(self), key) if info is None else f"{key}: is not tunable")
                 continue
-            section, _, leaf = key.partition(".")
-            values[section][leaf] = value
+            _put(values, key, value)
         return build_config(values, mistakes=mistakes, trial=True)
 
     def to_yaml(self) -> str:
@@ -118,16 +143,18 @@ class SweepConfig(Section):
         return write_yaml(self.model_dump(mode="json", by_alias=True))
 
     def fingerprint(self) -> str:
-        """Return the SHA-256, in hex, of the canonical form; the order of the search space is part of it."""
+        """Return the SHA-256, in hex, of the canonical form; the order of search space and arms is part of it."""
         values = self.model_dump(mode="json", by_alias=True)
-        canonical = json.dumps([values, list(self.search.space)], sort_keys=True, separators=(",", ":"))
+        order = [list(self.search.space), list(self.search.arms)]
+        canonical = json.dumps([values, order], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def changed_keys(self, other: SweepConfig) -> list[str]:
         """Return the dotted keys in which two configurations differ."""
         changed = [key for key, _ in leaves(type(self)) if self.value(key) != other.value(key)]
-        if "search.space" not in changed and list(self.search.space) != list(other.search.space):
-            changed.append("search.space")
+        for key in ("search.space", "search.arms"):
+            if key not in changed and list(self.value(key)) != list(other.value(key)):
+                changed.append(key)
         return changed
 
     def changed_from_defaults(self) -> Iterator[tuple[str, Any, Any]]:
@@ -142,7 +169,7 @@ class SweepConfig(Section):
 
     def trading_masks(self) -> MaskKind:
         """Return the masks in force: the variant's, unless `trading.masks` is set."""
-        return self.trading.masks or VARIANTS[self.variant].masks
+        return cast(MaskKind, self.part("masks"))
 
     def trading_rules(self) -> TradingRules:
         """Return the rules that the simulator trades by.
@@ -165,8 +192,41 @@ class SweepConfig(Section):
         """
         if session_minutes is None:
             session_minutes = _SESSION_MINUTES.get(self.data.calendar, SESSION_MINUTES)
+        if self.search.arms:
+            each = [arm.footprint(session_minutes) for arm in self.arms().values()]
+            return Footprint(*map(max, zip(*map(astuple, each), strict=True)))
         interval = int(self.largest("trading.decision_interval"))
-        return Footprint(lookback=max_lookback(session_minutes), decision_interval=interval)
+        return Footprint(
+            lookback=max_lookback(session_minutes),
+            receptive_field=self.receptive_patches() * interval or 1,
+            decision_interval=interval,
+        )
+
+    def part(self, name: str) -> str:
+        """Return the `encoder`, `head`, `critic` or `masks`, the variant's where the file names none."""
+        part: str = self.value(_PARTS[name]) or getattr(VARIANTS[self.variant], name)
+        return part
+
+    def choices(self, name: str) -> list[str]:
+        """Return what trials have for their `encoder`, `head`, `critic` or `masks`, each once."""
+        if self.search.arms:
+            return list(dict.fromkeys(choice for arm in self.arms().values() for choice in arm.choices(name)))
+        parameter = self.parameters().get(_PARTS[name])
+        values = [self.part(name)] if parameter is None else parameter.points() or ()
+        of_variant: str = getattr(VARIANTS[self.variant], name)
+        return list(dict.fromkeys(str(value or of_variant) for value in values))
+
+    def may_have(self, name: str, choice: str) -> bool:
+        """Return whether any trial has `choice` for its `encoder`, `head`, `critic` or `masks`."""
+        return choice in self.choices(name)
+
+    def receptive_patches(self) -> int:
+        """Return the most patches that a decision of any trial reads; 0 without a transformer."""
+        if self.search.arms:
+            return max(arm.receptive_patches() for arm in self.arms().values())
+        if not self.may_have("encoder", "transformer"):
+            return 0
+        return receptive_patches(int(self.largest("policy.layers")), int(self.largest("policy.band")))
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> SweepConfig:
@@ -219,8 +279,13 @@ def build_config(raw: Mapping[Any, Any], *, mistakes: Sequence[str] = (), trial:
         lines += space_mistakes
         wrong += [f"search.space.{key}" for key in config.search.space if key not in parameters]
         kept = {key: entry for key, entry in config.search.space.items() if key in parameters}
-        search = config.search.model_copy(update={"space": kept})
-        config = config.model_copy(update={"search": search})
+        config = _with_search(config, space=kept)
+    if config.search.arms:
+        arms, arm_mistakes = parse_arms(config.search.arms, SweepConfig)
+        lines += arm_mistakes
+        wrong += [f"search.arms.{name}" for name in config.search.arms if name not in arms]
+        given = "trials" in config.search.model_fields_set
+        config = _with_search(config, arms=arms, **({} if given else {"trials": len(config.search.arms)}))
     lines += contradictions.contradictions(config, wrong, trial=trial)
     if lines:
         raise ConfigError(*lines)
@@ -246,5 +311,32 @@ def _validated(values: dict[str, Any]) -> tuple[SweepConfig, dict[str, str]]:
         refusals[key] = refused(key, section.pop(leaf), _LEAVES[key])
     return SweepConfig.model_validate(values), refusals
 
+
+def _with_search(config: SweepConfig, **changes: Any) -> SweepConfig:
+    return config.model_copy(update={"search": config.search.model_copy(update=changes)})
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key in nested values that hold it already."""
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        values = values[parent]
+    values[leaf] = value
+
+
+def _unknown_arm(name: Any, names: list[str]) -> str:
+    if not names:
+        return f"{ARM}: {show(name)} is unknown, the configuration has no arms"
+    near = nearest(str(name), names)
+    return f"{ARM}: {show(name)} is unknown; " + (f"did you mean {near}?" if near else f"choose one of {names}")
+
+
+_PARTS = {
+    "encoder": "policy.encoder",
+    "head": "policy.head",
+    "critic": "policy.critic",
+    "masks": "trading.masks",
+}
+"""Keys that are a variant's where they are left null."""
 
 _LEAVES = dict(leaves(SweepConfig))

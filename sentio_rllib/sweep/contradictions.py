@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sentio_rllib.errors import BarsError, ConfigError, SplitError
 from sentio_rllib.market.sessions import check_calendar
 from sentio_rllib.market.stamps import check_zone
+from sentio_rllib.sweep.arms import over_trials
+from sentio_rllib.sweep.folds import make_folds
 from sentio_rllib.sweep.keys import show
-from sentio_rllib.sweep.space import Choice, continuous_keys, grid_size
-from sentio_rllib.validation.splits import make_splits
+from sentio_rllib.sweep.space import Choice, continuous_keys, default_params, grid_size
 
 if TYPE_CHECKING:
     from sentio_rllib.sweep.config import SweepConfig
@@ -28,6 +30,8 @@ _MOST_COMBINATIONS = 10_000
 _LARGEST_GRID = 100_000
 _BATCH_KEYS = ("ppo.environments", "ppo.rollout_steps", "ppo.minibatch_rows")
 _GROUP_KEYS = ("ppo.environments", "ppo.path_group")
+_HEAD_KEYS = ("policy.d_model", "policy.heads")
+_SEQUENCE_KEYS = ("ppo.rollout_steps", "ppo.minibatch_rows", "ppo.sequence_length")
 
 
 def contradictions(config: SweepConfig, wrong: Sequence[str] = (), *, trial: bool = False) -> list[str]:
@@ -42,9 +46,11 @@ def contradictions(config: SweepConfig, wrong: Sequence[str] = (), *, trial: boo
     trial
         Check the values of one trial only, not the search space and the folds that all trials share.
     """
-    checks = _OF_A_TRIAL if trial else _OF_A_TRIAL + _OF_A_SWEEP
     lines: list[str] = []
-    for reads, check in checks:
+    for reads, check in _OF_A_TRIAL:
+        if not any(key.startswith(reads) for key in wrong):
+            lines += over_trials(config, check)
+    for reads, check in () if trial else _OF_A_SWEEP:
         if not any(key.startswith(reads) for key in wrong):
             lines += check(config)
     return lines
@@ -67,11 +73,39 @@ def cautions(config: SweepConfig) -> list[str]:
     if search.sampler == "cmaes" and len(space) - len(categorical) < 2:
         lines.append("search.sampler: cmaes needs two numeric keys, otherwise it draws at random; use tpe")
     if search.sampler == "grid" and search.trials < grid_size(space):
-        lines.append(f"search.trials: {search.trials} of the {grid_size(space)} points of the grid are tried")
+        points = "arms" if search.arms else "points of the grid"
+        lines.append(f"search.trials: {search.trials} of the {grid_size(space)} {points} are tried")
+    lines += _doubtful_arms(config)
     for key, value, default in config.changed_from_defaults():
         reason = _without_effect(config, key)
         if reason:
             lines.append(f"{key}: {show(value)} has no effect {reason} (default {show(default)})")
+    return lines
+
+
+def _doubtful_arms(config: SweepConfig) -> list[str]:
+    """What makes a comparison of arms less than it seems."""
+    search, arms = config.search, config.arms()
+    if not arms:
+        return []
+    lines = []
+    if search.scheduler != "none":
+        lines.append(
+            f"search.scheduler: {search.scheduler} stops arms early, so they may not train equally long; set "
+            "search.scheduler=none"
+        )
+    if search.patience > 0:
+        lines.append(
+            "search.patience: an arm that converges ends early, so arms may not train equally long; set "
+            "search.patience=0"
+        )
+    prints = {name: arm.fingerprint() for name, arm in arms.items()}
+    for alike in (print_ for print_, count in Counter(prints.values()).items() if count > 1):
+        names = ", ".join(show(name) for name in arms if prints[name] == alike)
+        lines.append(f"search.arms: {names} are the same configuration; keep one of them")
+    for name, arm in arms.items():
+        reasons = {key: _without_effect(arm, key) for key in search.arms[name]}
+        lines += [f"search.arms.{name}: {key} has no effect {reasons[key]}" for key in reasons if reasons[key]]
     return lines
 
 
@@ -117,6 +151,47 @@ def _group_reason(environments: int, path_group: int) -> str | None:
     return f"{path_group} does not divide environments {environments}; set it for instance to {fits}"
 
 
+def _encoder(config: SweepConfig) -> list[str]:
+    if config.variant == "enhanced-maskable" or not config.may_have("encoder", "transformer"):
+        return []
+    where = "search.space.policy.encoder" if "policy.encoder" in config.search.space else "policy.encoder"
+    shows = f"which variant {config.variant} does not show"
+    return [f"{where}: a transformer reads windows of bars, {shows}; set it to mlp, or variant=enhanced-maskable"]
+
+
+def _heads(config: SweepConfig) -> list[str]:
+    if not config.may_have("encoder", "transformer"):
+        return []
+    reason = _heads_reason(config.policy.d_model, config.policy.heads)
+    return [f"policy.heads: {reason}"] if reason else []
+
+
+def _heads_reason(d_model: int, heads: int) -> str | None:
+    if d_model % heads == 0:
+        return None
+    allowed = [number for number in range(1, d_model + 1) if d_model % number == 0]
+    return f"{heads} does not divide d_model {d_model}; set it to one of {', '.join(map(str, allowed[:12]))}"
+
+
+def _sequence(config: SweepConfig) -> list[str]:
+    if not config.may_have("encoder", "transformer") or _batch(config):
+        return []
+    ppo = config.ppo
+    reason = _sequence_reason(ppo.rollout_steps, ppo.minibatch_rows, ppo.sequence_length)
+    return [f"ppo.sequence_length: {reason}"] if reason else []
+
+
+def _sequence_reason(rollout_steps: int, minibatch_rows: int, sequence_length: int) -> str | None:
+    both = math.gcd(rollout_steps, minibatch_rows)
+    if both % sequence_length == 0:
+        return None
+    fits = next(length for length in range(min(sequence_length, both), 0, -1) if both % length == 0)
+    return (
+        f"{sequence_length} does not divide rollout_steps {rollout_steps} and minibatch_rows {minibatch_rows}; set "
+        f"it for instance to {fits}"
+    )
+
+
 def _steps(config: SweepConfig) -> list[str]:
     search = config.search
     return [
@@ -159,28 +234,31 @@ def _source(config: SweepConfig) -> list[str]:
 
 def _folds(config: SweepConfig) -> list[str]:
     """The folds that the known number of bars cannot hold; with a file of unknown length, what never fits."""
-    data, validation = config.data, config.validation
-    bars = data.synthetic.bars if data.path is None else data.bars or _MANY_BARS
+    data = config.data
     try:
-        make_splits(
-            bars,
-            footprint=config.footprint(),
-            episode_length=int(config.largest("trading.episode_length")),
-            **validation.model_dump(exclude={"seeds", "fold_penalty"}),
-        )
+        make_folds(config, data.synthetic.bars if data.path is None else data.bars or _MANY_BARS)
     except SplitError as error:
-        known = type(validation).model_fields
-        return [
-            f"validation.{line}" if line.partition(":")[0] in known else f"validation: {line}" for line in error.lines
-        ]
+        return list(error.lines)
     return []
+
+
+def _arms(config: SweepConfig) -> list[str]:
+    search = config.search
+    if not search.arms:
+        return []
+    lines = []
+    if search.space:
+        searched = ", ".join(search.space)
+        lines.append(f"search.arms: arms are compared as they stand, so nothing is searched; take out {searched}")
+    if search.sampler != "grid":
+        lines.append(f"search.sampler: {search.sampler} draws from search.space; arms need search.sampler=grid")
+    return lines
 
 
 def _defaults_in_space(config: SweepConfig) -> list[str]:
     lines = []
-    for key, parameter in config.parameters().items():
-        value = config.value(key)
-        if not parameter.contains(value):
+    for key, value in default_params(config).items():
+        if not config.parameters()[key].contains(value):
             lines.append(
                 f"search.space.{key}: trial 0 is the default configuration, and its {show(value)} is not in "
                 f"the range; widen the range or set {key} within it"
@@ -206,6 +284,15 @@ def _searched_batches(config: SweepConfig) -> list[str]:
     return [
         *_searched_sizes(config, _BATCH_KEYS, _batch_reason),
         *_searched_sizes(config, _GROUP_KEYS, _group_reason),
+    ]
+
+
+def _searched_transformers(config: SweepConfig) -> list[str]:
+    if not config.may_have("encoder", "transformer"):
+        return []
+    return [
+        *_searched_sizes(config, _HEAD_KEYS, _heads_reason),
+        *_searched_sizes(config, _SEQUENCE_KEYS, _sequence_reason),
     ]
 
 
@@ -256,22 +343,37 @@ def _searched_in_vain(config: SweepConfig) -> list[str]:
 
 
 def _without_effect(config: SweepConfig, key: str) -> str | None:
-    """Return why a key does nothing in this configuration, or None where it may."""
-    if key in ("policy.experts", "policy.gate", "policy.load_balance"):
-        return None if config.variant == "enhanced-maskable" else f"with variant {config.variant}"
-    if key.startswith("trading.risk_"):
-        masks = config.trading_masks()
-        return None if masks == "risk" else f"with {masks} masks (trading.masks)"
+    """Return why a key does nothing in any trial of this configuration, or None where it may."""
+    for keys, part, choice in _PARTS:
+        if key in keys and not config.may_have(part, choice):
+            section = "trading" if part == "masks" else "policy"
+            return f"with {section}.{part}={' and '.join(config.choices(part))}"
     if key == "trading.close_minutes":
-        searched = "trading.flat_by_close" in config.parameters()
-        return None if config.trading.flat_by_close or searched else "without trading.flat_by_close"
+        trials = config.arms().values() or [config]
+        used = any(trial.trading.flat_by_close for trial in trials) or "trading.flat_by_close" in config.search.space
+        return None if used else "without trading.flat_by_close"
     return None
 
+
+_PARTS = (
+    (
+        {f"policy.{key}" for key in ("d_model", "heads", "layers", "band", "gated_residual")} | {"ppo.sequence_length"},
+        "encoder",
+        "transformer",
+    ),
+    ({f"policy.{key}" for key in ("experts", "mixture", "load_balance")}, "head", "gated"),
+    ({"policy.quantiles", "ppo.huber", "risk.cvar_weight"}, "critic", "quantile"),
+    ({f"trading.risk_{key}" for key in ("volatility", "first_minutes", "last_minutes", "drawdown")}, "masks", "risk"),
+)
+"""Keys that only one choice of a part reads."""
 
 _OF_A_TRIAL: tuple[Check, ...] = (
     (("trading.", "features."), _trading),
     (_BATCH_KEYS, _batch),
     (_GROUP_KEYS, _path_group),
+    (("variant", "policy.encoder"), _encoder),
+    (("variant", "policy.encoder", *_HEAD_KEYS), _heads),
+    (("variant", "policy.encoder", *_SEQUENCE_KEYS), _sequence),
     (("search.env_steps", "search.evaluate_every", "search.grace_steps"), _steps),
     (("resources.gpu",), _gpu),
     (("data.calendar",), _calendar),
@@ -287,13 +389,18 @@ _OF_A_SWEEP: tuple[Check, ...] = (
             "data.synthetic.bars",
             "data.calendar",
             "trading.",
+            "variant",
+            "policy.",
             "search.space.trading.",
+            "search.space.policy.",
         ),
         _folds,
     ),
+    (("search.sampler",), _arms),
     (("policy.", "ppo.", "trading."), _defaults_in_space),
     (("search.sampler",), _grid),
     (("ppo.",), _searched_batches),
+    (("variant", "ppo.", "policy."), _searched_transformers),
     (("trading.",), _searched_trading),
-    (("variant", "trading."), _searched_in_vain),
+    (("variant", "policy.", "trading."), _searched_in_vain),
 )

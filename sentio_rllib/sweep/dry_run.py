@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 from rich.console import Console
@@ -12,8 +15,8 @@ from rich.table import Table
 from sentio_rllib.ppo.algorithm import SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
 from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.prepare import Prepared, prepare, trial_settings
-from sentio_rllib.sweep.space import default_params, grid_size
+from sentio_rllib.sweep.prepare import Prepared, members_of, prepare, trial_settings
+from sentio_rllib.sweep.space import ARM, asked_trials, default_params
 
 
 def dry_run(config: SweepConfig) -> None:
@@ -24,31 +27,46 @@ def dry_run(config: SweepConfig) -> None:
     for note in prepared.notes:
         console.print(note, markup=False)
     console.print(_folds(prepared))
-    search = config.search
-    trials = search.trials
-    if search.sampler == "grid":
-        trials = min(trials, grid_size(config.parameters()))
-    settings = trial_settings(config, prepared.splits, default_params(config))
+    search, trials = config.search, asked_trials(config)
+    members = len(members_of(config, prepared.splits))
     console.print(
-        f"{trials} trials x {len(settings.members)} members ({len(prepared.splits.folds)} folds x "
+        f"{trials} trials x {members} members ({len(prepared.splits.folds)} folds x "
         f"{config.validation.seeds} seeds), at most {search.env_steps:,} env steps each"
     )
-    train, evaluate = _measure(prepared, config)
-    rate = settings.rows_per_iteration / train
-    evaluations = -(-search.env_steps // search.evaluate_every)
-    full = search.env_steps / rate + evaluations * evaluate
+    measured = _measured_trials(config, prepared, trials)
+    for name, each in measured.items():
+        told = f"measured: {each.rate:,.0f} env steps/s ({each.rate * members:,.0f} member steps/s), "
+        arm = f"arm {name}: " if search.arms else ""
+        console.print(f"{arm}{told}{each.evaluation:.1f} s an evaluation", markup=False)
+    full = sum(each.seconds(config) for each in measured.values()) / len(measured)
     holds = max(1, int((os.cpu_count() or 1) / config.resources.cpu))
     concurrent = min(search.max_concurrent or holds, trials)
     in_all = full * trials / concurrent
     limit = "" if search.minutes is None else f"; search.minutes ends it after {search.minutes:g}"
     console.print(
-        f"measured: {rate:,.0f} env steps/s ({rate * len(settings.members):,.0f} member steps/s), "
-        f"{evaluate:.1f} s an evaluation"
-    )
-    console.print(
         f"estimate: {full / 60:.1f} minutes a full trial, {in_all / 60:.1f} minutes in all with {concurrent} at a time "
         f"if none is stopped early{limit}"
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Training env steps per second, and seconds of an evaluation."""
+
+    rate: float
+    evaluation: float
+
+    def seconds(self, config: SweepConfig) -> float:
+        """Return how long a full trial takes."""
+        search = config.search
+        return search.env_steps / self.rate + -(-search.env_steps // search.evaluate_every) * self.evaluation
+
+
+def _measured_trials(config: SweepConfig, prepared: Prepared, trials: int) -> dict[str, _Measured]:
+    """Return what was measured for each arm that is tried; without arms for the default configuration alone."""
+    if not config.search.arms:
+        return {"": _measure(prepared, config, default_params(config))}
+    return {name: _measure(prepared, config, {ARM: name}) for name in list(config.search.arms)[:trials]}
 
 
 def _folds(prepared: Prepared) -> Table:
@@ -61,15 +79,15 @@ def _folds(prepared: Prepared) -> Table:
     return table
 
 
-def _measure(prepared: Prepared, config: SweepConfig) -> tuple[float, float]:
-    """Return the seconds of one training iteration and of one evaluation of the default configuration."""
-    settings = trial_settings(config, prepared.splits, default_params(config))
+def _measure(prepared: Prepared, config: SweepConfig, params: Mapping[str, Any]) -> _Measured:
+    """Train for two iterations with `params` and evaluate; the first iteration warms up."""
+    settings = trial_settings(config, prepared.splits, params)
     own = not ray.is_initialized()
     if own:
         ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         algorithm = SentioPPOConfig().trading(settings, TapeHandle(prepared.tape)).build_algo()
-        algorithm.training_step()  # warms up
+        algorithm.training_step()
         started = time.perf_counter()
         algorithm.training_step()
         trained = time.perf_counter()
@@ -79,4 +97,4 @@ def _measure(prepared: Prepared, config: SweepConfig) -> tuple[float, float]:
     finally:
         if own:
             ray.shutdown()
-    return trained - started, evaluated - trained
+    return _Measured(settings.rows_per_iteration / (trained - started), evaluated - trained)

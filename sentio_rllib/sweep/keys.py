@@ -15,8 +15,6 @@ from pydantic.fields import FieldInfo
 Model = type[BaseModel]
 
 _LATER = {
-    ("policy.encoder", "transformer"),
-    ("policy.critic", "quantile"),
     ("search.scheduler", "hyperband"),
     ("search.scheduler", "pbt"),
 }

@@ -11,8 +11,10 @@ from sentio_rllib.ppo.checkpoint import save_model
 from sentio_rllib.sweep.champion import champion_model
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.files import write_json
+from sentio_rllib.sweep.pairing import compare_arms
 from sentio_rllib.sweep.prepare import Prepared
-from sentio_rllib.sweep.selection import STATES, Outcome, best_outcome, leaderboard, session_returns
+from sentio_rllib.sweep.selection import STATES, Outcome, best_outcome, collapsed_gates, leaderboard, session_returns
+from sentio_rllib.sweep.space import asked_trials
 
 CHAMPION = "champion"
 SUMMARY = "summary.json"
@@ -66,6 +68,7 @@ def write_outcome(
         },
         "trials": _counts(config, outcomes),
         "best": _best(best),
+        "arms": compare_arms(config.search.arms, outcomes),
         "throughput": _throughput(
             outcomes, len(prepared.splits.folds) * config.validation.seeds, seconds=seconds, steps_before=steps_before
         ),
@@ -91,7 +94,7 @@ def _state(
 def _counts(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, int]:
     states = Counter(outcome.state for outcome in outcomes)
     counts = {state: states[state] for state in STATES}
-    return {"asked": config.search.trials, "total": len(outcomes), **counts}
+    return {"asked": asked_trials(config), "total": len(outcomes), **counts}
 
 
 def _best(best: Outcome | None) -> dict[str, Any] | None:
@@ -104,7 +107,16 @@ def _best(best: Outcome | None) -> dict[str, Any] | None:
         "fold_scores": best.best["fold_scores"],
         "env_steps": best.best["env_steps"],
         "validation_trades": best.best["validation_trades"],
+        "gate": _gate(best.best),
     }
+
+
+def _gate(best: dict[str, Any]) -> dict[str, Any] | None:
+    """Figures of the members' gates, or None without one."""
+    if "gate_usage" not in best:
+        return None
+    names = ("usage", "entropy", "information")
+    return {"collapsed": collapsed_gates(best), **{name: best[f"gate_{name}"] for name in names}}
 
 
 def _throughput(outcomes: Sequence[Outcome], members: int, *, seconds: float, steps_before: int) -> dict[str, Any]:

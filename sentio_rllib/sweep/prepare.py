@@ -16,7 +16,8 @@ from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.seeding import Member, stream_seed
 from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.validation.splits import Splits, make_splits
+from sentio_rllib.sweep.folds import make_folds
+from sentio_rllib.validation.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -109,38 +110,13 @@ def _splits(config: SweepConfig, bars: Bars) -> Splits:
 
 
 def _make_splits(config: SweepConfig, n: int, cuts: Any, session_minutes: int) -> Splits:
-    validation = config.validation
-    return make_splits(
-        n,
-        cuts=[int(cut) for cut in cuts],
-        scheme=validation.scheme,
-        footprint=config.footprint(session_minutes),
-        embargo=validation.embargo,
-        holdout=validation.holdout,
-        episode_length=int(config.largest("trading.episode_length")),
-        min_validation_bars=validation.min_validation_bars,
-        folds=validation.folds,
-        expanding=validation.expanding,
-        groups=validation.groups,
-        test_groups=validation.test_groups,
-        train_bars=validation.train_bars,
-        validation_bars=validation.validation_bars,
-    )
+    return make_folds(config, n, [int(cut) for cut in cuts], session_minutes)
 
 
 def policy_spec(config: SweepConfig) -> PolicySpec:
     """Return the shape of the networks of `config`."""
-    policy = config.policy
-    return PolicySpec(
-        variant=config.variant,
-        hidden=tuple(policy.hidden),
-        activation=policy.activation,
-        dropout=policy.dropout,
-        shared=policy.shared,
-        hold_bias=policy.hold_bias,
-        experts=policy.experts,
-        gate=policy.gate,
-    )
+    shape = config.policy.model_dump(exclude={"load_balance"})
+    return PolicySpec(variant=config.variant, patch=config.trading.decision_interval, **shape)
 
 
 def members_of(config: SweepConfig, splits: Splits) -> tuple[Member, ...]:
@@ -159,7 +135,7 @@ def trial_settings(config: SweepConfig, splits: Splits, params: Mapping[str, Any
     return TrialSettings(
         rules=resolved.trading_rules(),
         policy=policy_spec(resolved),
-        ppo=PPOSettings(**ppo.model_dump(), load_balance=resolved.policy.load_balance),
+        ppo=PPOSettings(**ppo.model_dump(), **resolved.risk.model_dump(), load_balance=resolved.policy.load_balance),
         folds=splits.folds,
         members=members_of(resolved, splits),
         trial_seed=config.seed,

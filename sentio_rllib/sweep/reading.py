@@ -18,7 +18,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from sentio_rllib.errors import ConfigError
 from sentio_rllib.sweep.keys import Model, children, leaves, section_of, show, unknown
 
-_SPACE = ("search", "space")
+_ENTRIES = (("search", "space"), ("search", "arms"))
+"""Mappings with keys of their own, which may hold dots."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def write_yaml(values: Mapping[str, Any]) -> str:
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Set ``key=value`` pairs in `raw`, in their order; return a line for each that cannot be.
 
-    The value is YAML. Under ``search.space`` the rest of the key is one searched key; ``null`` takes it out.
+    The value is YAML. Under ``search.space`` the rest of the key is one searched key, under ``search.arms`` one
+    arm's name; ``null`` takes it out.
     """
     mistakes = []
     for override in overrides:
@@ -104,8 +106,9 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
 def _put(raw: dict[str, Any], key: str, value: Any) -> str | None:
     """Set one dotted key; return why it cannot be, or None."""
     parts = key.split(".")
-    if tuple(parts[:2]) == _SPACE and len(parts) > 2:
-        parts = [*_SPACE, ".".join(parts[2:])]
+    entry = tuple(parts[:2]) in _ENTRIES and len(parts) > 2
+    if entry:
+        parts = [*parts[:2], ".".join(parts[2:])]
     for depth, part in enumerate(parts[:-1], start=1):
         inner = raw.get(part)
         if inner is None:
@@ -113,7 +116,7 @@ def _put(raw: dict[str, Any], key: str, value: Any) -> str | None:
         if not isinstance(inner, dict):
             return f"{'.'.join(parts[:depth])} holds {show(inner)}, which has no keys below it"
         raw = inner
-    if value is None and tuple(parts[:2]) == _SPACE and len(parts) > 2:
+    if value is None and entry:
         raw.pop(parts[-1], None)
     else:
         raw[parts[-1]] = value

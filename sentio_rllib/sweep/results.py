@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from sentio_rllib.policy.heads import COLLAPSED_USAGE
 from sentio_rllib.sweep.selection import STATES
 
 ROWS = 20
@@ -18,6 +21,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Print the trials with why each ended, the best one, throughput, and what to do next."""
     console = Console(width=None if Console().is_terminal else 160)
     console.print(_trials_table(pd.read_parquet(folder / "leaderboard.parquet")))
+    if summary.get("arms"):
+        _print_arms(console, summary["arms"])
     trials, rates = summary["trials"], summary["throughput"]
     counts = ", ".join(f"{trials[state]} {state}" for state in STATES)
     console.print(f"state: {summary['state']}; {trials['total']} of {trials['asked']} trials: {counts}")
@@ -37,8 +42,22 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     console.print(
         f"best: {best['trial_id']}, cv_score {best['cv_score']:.4f} at {best['env_steps']:,} env steps; folds {folds}"
     )
+    if best["gate"] is not None:
+        console.print(gate_line(best["gate"]))
     console.print("a score over many trials is too good by selection; the holdout has not been opened")
     console.print(f"pull it: python -m sentio_rllib.pull {folder} --output models/{summary['name']} --verify")
+
+
+def gate_line(gate: dict[str, Any]) -> str:
+    """Say what the gates of the best trial do with their experts."""
+    members, experts = len(gate["usage"]), len(gate["usage"][0])
+    if gate["collapsed"]:
+        return (
+            f"gate: collapsed in {gate['collapsed']} of {members} members, where one expert has over "
+            f"{COLLAPSED_USAGE:.0%} of the weight; raise policy.load_balance, or use policy.head=categorical"
+        )
+    told, most = sum(gate["information"]) / members, math.log(experts)
+    return f"gate: not collapsed; the choice of {experts} experts carries {told:.2f} of at most {most:.2f} nats"
 
 
 def _trials_table(rows: pd.DataFrame) -> Table:
@@ -68,4 +87,48 @@ def _trials_table(rows: pd.DataFrame) -> Table:
 
 
 def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else escape(str(value))
+
+
+def _print_arms(console: Console, arms: dict[str, Any]) -> None:
+    """Print how the arms compare, and what to know when reading it."""
+    baseline = escape(arms["baseline"])
+    table = Table(title=f"arms, each at its best evaluation, and paired differences to {baseline}")
+    for column in ("arm", "Sharpe", "trades", "env steps", "env steps/s", "difference", "95% interval", "pairs"):
+        table.add_column(column, justify="left" if column == "arm" else "right", no_wrap=column != "arm")
+    table.add_column("shown")
+    for result in arms["results"]:
+        table.add_row(*_arm_row(result))
+    console.print(table)
+    console.print(
+        "Sharpe: mean over fold x seed of each fold's ratio. Difference: of the same fold and seed, with its 95% "
+        "interval; no difference is shown where it holds 0"
+    )
+    if not arms["equal_steps"]:
+        console.print("the arms have not trained equally long, so their difference is not theirs alone: see env steps")
+    if arms["results"][0]["score"] is None:
+        console.print(f"{baseline} has no scores, so nothing can be compared to it")
+
+
+def _arm_row(result: dict[str, Any]) -> list[str]:
+    difference = result["difference"] or {}
+    shown = difference.get("verdict", "baseline")
+    if result["score"] is None:
+        shown = f"no scores: {result['ended']}"
+    elif difference.get("missing"):
+        shown += f"; {difference['missing']} fold x seed have no partner"
+    return [
+        escape(result["name"]),
+        _number(result["score"], ".3f"),
+        _number(result["trades"], ".0f"),
+        f"{result['env_steps']:,}",
+        _number(result["env_steps_per_s"], ",.0f"),
+        _number(difference.get("mean"), "+.3f"),
+        "" if difference.get("low") is None else f"{difference['low']:+.3f} .. {difference['high']:+.3f}",
+        _number(difference.get("pairs"), "d"),
+        escape(shown),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

@@ -18,6 +18,7 @@ __all__ = [
     "Policy",
     "Ppo",
     "Resources",
+    "Risk",
     "Search",
     "Section",
     "Synthetic",
@@ -134,9 +135,8 @@ class Trading(Section):
         1000, "bars of a training episode, and the window of the portfolio features", ge=1, le=10_000_000
     )
     initial_cash: float = Field(default=100_000.0, gt=0, le=1e15, description="dollars at the start of an episode")
-    masks: MaskKind | None = Field(
-        default=None,
-        description="null: the variant's (standard none, maskable state, enhanced-maskable risk)",
+    masks: MaskKind | None = _tunable(
+        None, "null: the variant's (standard none, maskable state, enhanced-maskable risk)"
     )
     risk_volatility: float = _tunable(
         3.0, "risk masks: no new risk above this multiple of the reference volatility", gt=0, le=1e6
@@ -189,8 +189,15 @@ class Validation(Section):
 class Policy(Section):
     """`policy`: the networks."""
 
-    encoder: Literal["mlp"] = Field(default="mlp", description="what reads the market")
-    critic: Literal["scalar"] = Field(default="scalar", description="what estimates the value")
+    encoder: Literal["mlp", "transformer"] | None = _tunable(
+        None, "what reads the market; null: the variant's (enhanced-maskable transformer, else mlp)"
+    )
+    head: Literal["categorical", "gated"] | None = _tunable(
+        None, "what decides; null: the variant's (enhanced-maskable gated, else categorical)"
+    )
+    critic: Literal["scalar", "quantile"] | None = _tunable(
+        None, "what estimates the value; null: the variant's (enhanced-maskable quantile, else scalar)"
+    )
     hidden: Annotated[tuple[Annotated[int, Field(strict=True, ge=1, le=8192)], ...], Strict(False)] = Field(
         default=(256, 256, 128),
         min_length=1,
@@ -202,9 +209,17 @@ class Policy(Section):
     dropout: float = _tunable(0.0, "share of activations dropped in training", ge=0, lt=1)
     shared: bool = _tunable(False, "one trunk for policy and value instead of two")
     hold_bias: float = _tunable(0.0, "what is added to Hold's logit at the start", ge=-10, le=10)
-    experts: int = _tunable(2, "enhanced-maskable: regime experts of the policy head", ge=2, le=16)
-    gate: bool = _tunable(True, "enhanced-maskable: mix experts by the regime; false: equally")
-    load_balance: float = _tunable(0.01, "enhanced-maskable: weight of the gate's load balance", ge=0, le=10)
+    d_model: int = _tunable(64, "transformer: width", ge=1, le=4096)
+    heads: int = _tunable(4, "transformer: attention heads; divides d_model", ge=1, le=256)
+    layers: int = _tunable(2, "transformer: layers; each lets a decision see band - 1 patches more", ge=1, le=64)
+    band: int = _tunable(
+        32, "transformer: patches that each layer attends to; a patch is a decision interval", ge=2, le=4096
+    )
+    gated_residual: bool = _tunable(False, "transformer: join layers by GRU gates instead of sums (GTrXL)")
+    experts: int = _tunable(2, "gated head: regime experts", ge=2, le=16)
+    mixture: Literal["distributions", "logits"] = _tunable("distributions", "gated head: what of the experts is mixed")
+    load_balance: float = _tunable(0.01, "gated head: weight of the gate's load balance", ge=0, le=10)
+    quantiles: int = _tunable(51, "quantile critic: quantiles", ge=2, le=1024)
 
 
 class Ppo(Section):
@@ -228,8 +243,29 @@ class Ppo(Section):
     )
     epochs: int = _tunable(4, "passes over a rollout", ge=1, le=100)
     path_group: int = _tunable(1, "environments that share a path as baseline; divides environments", ge=1, le=65_536)
+    sequence_length: int = _tunable(
+        64,
+        "transformer: consecutive decisions that a gradient step encodes together; divides rollout_steps and "
+        "minibatch_rows",
+        ge=1,
+        le=65_536,
+    )
+    huber: float = _tunable(
+        0.1, "quantile critic: error, in deviations of the return, below which its loss is quadratic", gt=0, le=100
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of the passes, weights stay float32"
+    )
+
+
+class Risk(Section):
+    """`risk`: what the objective counts besides the mean return."""
+
+    cvar_weight: float = _tunable(
+        0.0, "quantile critic: weight of the 5% conditional value at risk of the return", ge=0, le=100
+    )
+    drawdown_weight: float = _tunable(
+        0.0, "what a log return's worth of deeper drawdown costs, in log returns", ge=0, le=100
     )
 
 
@@ -241,9 +277,19 @@ class Search(Section):
         description="key: {loguniform: [a, b]}, {uniform: [a, b]}, {int: [a, b]} or {choice: [...]}",
         json_schema_extra={"allowed": "a mapping of dotted keys"},
     )
+    arms: dict[Any, Any] = Field(
+        default_factory=dict,
+        description="instead of a space, trials to compare: name: {key: value, ...}; the first is the baseline",
+        json_schema_extra={"allowed": "a mapping from names to mappings of dotted keys"},
+    )
     sampler: Literal["tpe", "gp", "random", "cmaes", "grid"] = Field(default="tpe", description="who proposes trials")
     scheduler: Literal["asha", "median", "none"] = Field(default="asha", description="who stops weak trials early")
-    trials: int = Field(default=16, ge=1, le=100_000, description="trials; the first is the default configuration")
+    trials: int = Field(
+        default=16,
+        ge=1,
+        le=100_000,
+        description="trials; the first is the default configuration. With arms, where it is left out: their number",
+    )
     env_steps: int = Field(default=500_000, ge=1, le=10**12, description="decisions of one member in a full trial")
     minutes: float | None = Field(default=None, gt=0, le=1e6, description="time for the whole sweep; null: no limit")
     evaluate_every: int = Field(default=65_536, ge=1, le=10**12, description="env_steps between two evaluations")

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sentio_rllib.errors import CheckpointError
+from sentio_rllib.policy.heads import COLLAPSED_USAGE
 from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
 from sentio_rllib.sweep.files import EVALUATIONS, read_rows
 
@@ -118,7 +119,12 @@ def best_outcome(outcomes: Sequence[Outcome]) -> Outcome | None:
 def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row per trial x fold x seed, best trial first.
 
-    A trial that was never scored has one row without fold and seed.
+    A trial that was never scored has one row without fold and seed. Where records know the regimes, columns
+    ``regime_{k}_bars_share``, ``_return`` (sum of net simple returns), ``_trades`` and ``_drawdown_share`` say
+    what fell into regime k, 0 being the calmest; they are missing values elsewhere. Of a gated head,
+    ``gate_entropy``, ``gate_information`` (nats) and ``gate_largest_usage`` are those of the training bars before
+    the best evaluation (:func:`sentio_rllib.policy.heads.gate_figures`); ``value_cvar`` is the mean of the
+    quantile critic's 5% conditional value at risk, in units of the discounted reward.
     """
     rows = []
     for outcome in outcomes:
@@ -139,9 +145,10 @@ def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             rows.append({**shared, "fold": -1, "seed": -1})
         folds = sorted({fold for _, fold in members})
         seeds = sorted({seed for seed, _ in members})
-        for (seed, fold), record in zip(members, outcome.best.get("records", []), strict=True):
+        for index, ((seed, fold), record) in enumerate(zip(members, outcome.best.get("records", []), strict=True)):
             score = outcome.best["fold_scores"][folds.index(fold)][seeds.index(seed)]
-            rows.append({**shared, "fold": fold, "seed": seed, "fold_score": score, **_figures(record)})
+            measured = _figures(record) | _by_regime(record) | _of_network(outcome.best, index)
+            rows.append({**shared, "fold": fold, "seed": seed, "fold_score": score, **measured})
     frame = pd.DataFrame(rows)
     if frame.empty:
         return frame
@@ -186,3 +193,30 @@ def session_returns(outcomes: Sequence[Outcome], labels: Sequence[Any]) -> pd.Da
 def _figures(record: dict[str, Any]) -> dict[str, Any]:
     keys = ("trades", "exposure", "mean_return", "turnover_usd", "fees_usd", "drawdown_stops", "bars")
     return {key: record[key] for key in keys}
+
+
+def _by_regime(record: dict[str, Any]) -> dict[str, float]:
+    """Columns of a record's regimes; none where it was written without them."""
+    bars = record.get("regime_bars", [])
+    columns: dict[str, float] = {}
+    for regime, count in enumerate(bars):
+        columns[f"regime_{regime}_bars_share"] = count / sum(bars)
+        columns[f"regime_{regime}_return"] = record["regime_return"][regime]
+        columns[f"regime_{regime}_trades"] = record["regime_trades"][regime]
+        columns[f"regime_{regime}_drawdown_share"] = record["regime_drawdown"][regime]
+    return columns
+
+
+def _of_network(best: dict[str, Any], member: int) -> dict[str, float]:
+    """Figures of a member's gate and critic; empty where it has none."""
+    found: dict[str, float] = {
+        key: best[key][member] for key in ("gate_entropy", "gate_information", "value_cvar") if key in best
+    }
+    if "gate_usage" in best:
+        found["gate_largest_usage"] = max(best["gate_usage"][member])
+    return found
+
+
+def collapsed_gates(best: dict[str, Any]) -> int:
+    """Return how many members of a best evaluation have a gate that uses one expert only."""
+    return sum(max(usage) > COLLAPSED_USAGE for usage in best.get("gate_usage", []))

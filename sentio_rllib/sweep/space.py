@@ -33,6 +33,9 @@ from sentio_rllib.sweep.keys import (
 if TYPE_CHECKING:
     from sentio_rllib.sweep.config import SweepConfig
 
+ARM = "search.arm"
+"""The parameter that says which arm a trial is."""
+
 KINDS = ("loguniform", "uniform", "int", "choice")
 _PAIR_OR_STEP = (2, 3)
 
@@ -162,8 +165,8 @@ def _refuse_untunable(key: str, model: Model) -> None:
         near = nearest(key, tunable)
         hint = f"did you mean {near}? " if near else ""
         raise _Refused(
-            f"is not tunable: all trials share it; {hint}set {key} itself, or search keys of policy, ppo, or "
-            "trading other than costs"
+            f"is not tunable: all trials share it; {hint}set {key} itself, or search keys of policy, ppo, "
+            "risk, or trading other than costs"
         )
 
 
@@ -211,17 +214,12 @@ def _is_multiple(distance: float, step: float) -> bool:
 
 def _valid_values(key: str, values: list[Any], model: Model) -> list[Any]:
     """Return the values as the configuration holds them; refuse those that the key does not allow."""
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        section = section_of(children(model)[parent])
-        assert section is not None
-        model = section
-    info = children(model)[leaf]
+    info = find_leaf(model, key)
+    assert info is not None
     valid, reasons = [], []
     for value in values:
         try:
-            [held] = model.model_validate({leaf: value}).model_dump(exclude_unset=True).values()
-            valid.append(held)
+            valid.append(held_value(key, value, model))
         except ValidationError:
             reasons.append(f"{show(value)} is outside what {key} allows, {allowed(info)}")
     if reasons:
@@ -229,9 +227,33 @@ def _valid_values(key: str, values: list[Any], model: Model) -> list[Any]:
     return valid
 
 
+def held_value(key: str, value: Any, model: Model) -> Any:
+    """Return the value of a dotted key as the configuration holds it.
+
+    Raises
+    ------
+    ValidationError
+        If the key does not allow it.
+    """
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        section = section_of(children(model)[parent])
+        assert section is not None
+        model = section
+    [held] = model.model_validate({leaf: value}).model_dump(exclude_unset=True).values()
+    return held
+
+
 def default_params(config: SweepConfig) -> dict[str, Any]:
-    """Return the searched keys with their values in the configuration itself: the parameters of trial 0."""
-    return {key: config.value(key) for key in config.parameters()}
+    """Return the parameters of trial 0: the values of the configuration itself, and the first of the arms."""
+    arms = config.search.arms
+    return {key: next(iter(arms)) if key == ARM else config.value(key) for key in config.parameters()}
+
+
+def asked_trials(config: SweepConfig) -> int:
+    """Return how many trials a sweep makes if it is not cut off: `search.trials`, or all points of a smaller grid."""
+    search = config.search
+    return min(search.trials, grid_size(config.parameters())) if search.sampler == "grid" else search.trials
 
 
 def decode_params(space: Mapping[str, Parameter], stored: Mapping[str, Scalar]) -> dict[str, Any]:

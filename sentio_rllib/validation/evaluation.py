@@ -7,7 +7,8 @@ liquidation at the block's last close. After a drawdown stop a row stays flat to
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.seeding import Member, stream
 from sentio_rllib.trading.simulator import Simulator, StepResult, TradingRules
 from sentio_rllib.validation.metrics import cv_score, sharpe
+from sentio_rllib.validation.regimes import attribute
 from sentio_rllib.validation.splits import Range
 
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -41,6 +43,9 @@ class Record:
         Net simple return per bar.
     turnover_usd, fees_usd
         Sums over all blocks, each block starting with ``initial_cash``.
+    regime_bars, regime_return, regime_trades, regime_drawdown
+        float64[R], as in :class:`~sentio_rllib.validation.regimes.Attribution`: bar returns (count), their
+        sum, trades and share of the maximum drawdown of the chained blocks by regime; empty without labels.
     """
 
     session_returns: NDArray[np.float64]
@@ -53,6 +58,10 @@ class Record:
     mean_return: float
     turnover_usd: float
     fees_usd: float
+    regime_bars: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    regime_return: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    regime_trades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    regime_drawdown: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,22 @@ class Evaluation:
 
     greedy: tuple[Record, ...]
     sampled: tuple[Record, ...]
+
+
+class _Walk(NamedTuple):
+    """All rows' way through their blocks.
+
+    `equity` float64[n, steps * I], marks of the decisions' bars; `tails` float64[n, I], marks from the last
+    decision's bars to the block's end; `traded` bool[n, steps]; `sold` bool[n], a trade on the tail; `totals`
+    float64[4, n] of :func:`_figures`; `decisions` int64[n].
+    """
+
+    equity: NDArray[np.float64]
+    tails: NDArray[np.float64]
+    traded: NDArray[np.bool_]
+    sold: NDArray[np.bool_]
+    totals: NDArray[np.float64]
+    decisions: NDArray[np.int64]
 
 
 class BlockEvaluator:
@@ -78,6 +103,9 @@ class BlockEvaluator:
         (seed, fold) of each; keys the noise of the sampled pass, which never changes.
     dtype
         Of the portfolio features handed to the policy.
+    regimes
+        Labels int8[T] of each member, of which R is the highest plus 1; records then say what fell into each
+        regime. No score depends on them.
     """
 
     def __init__(
@@ -88,8 +116,12 @@ class BlockEvaluator:
         members: Sequence[Member],
         *,
         dtype: torch.dtype = torch.float32,
+        regimes: Sequence[NDArray[np.int8]] | None = None,
     ) -> None:
         self.tape, self.rules, self.blocks, self.members, self.dtype = tape, rules, blocks, members, dtype
+        self.regimes = regimes
+        self.regime_count = 0 if regimes is None else max(int(labels.max()) for labels in regimes) + 1
+        self.session = tape.session.cpu().numpy()
         self.device = tape.open.device
         self.width = max(len(each) for each in blocks)
         self.shape = (2 * self.width, len(members))
@@ -122,6 +154,14 @@ class BlockEvaluator:
             noise[: own[0], self.width : self.width + own[1], column] = gumbel.to(self.dtype)
         return noise.to(self.device)
 
+    def bars(self) -> torch.Tensor:
+        """Return the bars of all decisions, int64 ``[steps, blocks, M]``; past a block's last decision they stay."""
+        shape = (self.width, self.shape[1])
+        start = self.start.view(self.shape)[: self.width]
+        last = (self.decisions.view(self.shape)[: self.width] - 1).clamp(min=0)
+        steps = torch.arange(int(self.decisions.max()), device=self.device).view(-1, 1, 1).expand(-1, *shape)
+        return start + torch.minimum(steps, last) * self.rules.decision_interval
+
     @torch.no_grad()
     def evaluate(self, decide: Decide) -> Evaluation:
         """Walk all blocks with the policy `decide` and return what came of it."""
@@ -132,7 +172,9 @@ class BlockEvaluator:
         interval = self.rules.decision_interval
         equity = torch.empty(steps, n, interval, dtype=torch.float64, device=self.device)
         tails = torch.full((n, interval), self.rules.initial_cash, dtype=torch.float64, device=self.device)
-        totals = torch.zeros(5, n, dtype=torch.float64, device=self.device)
+        totals = torch.zeros(4, n, dtype=torch.float64, device=self.device)
+        traded = torch.empty(steps, n, dtype=torch.bool, device=self.device)
+        sold = torch.zeros(n, dtype=torch.bool, device=self.device)
         stopped = torch.zeros(n, dtype=torch.bool, device=self.device)
         for step in range(steps):
             live = self.decisions > step
@@ -142,9 +184,9 @@ class BlockEvaluator:
                 observation.portfolio.to(self.dtype).view(*self.shape, -1),
                 observation.mask.view(*self.shape, -1),
             )
-            actions = (logits + self.gumbel[step]).argmax(-1).view(-1)
+            actions = (logits + self.gumbel[step]).argmax(-1).reshape(-1)
             result = simulator.step(torch.where(live & ~stopped, actions, 0))
-            equity[step] = result.equity_path
+            equity[step], traded[step] = result.equity_path, result.traded & live
             stops = result.terminated & live & ~stopped
             stopped |= stops
             totals += _figures(result, observation.portfolio[:, 0], stops) * live
@@ -152,60 +194,69 @@ class BlockEvaluator:
             if bool(ending.any()):
                 end = simulator.liquidate(ending, self.stop - 1)
                 tails = torch.where(ending.unsqueeze(1), end.equity_path, tails)
+                sold |= end.traded & ending
                 totals += _figures(end, torch.zeros_like(self.start), end.terminated & ~stopped) * ending
                 simulator.reset(ending, self.start, self.stop)
-        return self._records(equity, tails, totals)
+        walk = (equity.transpose(0, 1).flatten(1), tails, traded.t(), sold, totals, self.decisions)
+        return self._records(_Walk(*(each.cpu().numpy() for each in walk)))
 
-    def _records(self, equity: torch.Tensor, tails: torch.Tensor, totals: torch.Tensor) -> Evaluation:
-        paths = equity.transpose(0, 1).flatten(1).cpu().numpy()
-        ends = tails.cpu().numpy()
-        sums = totals.cpu().numpy()
-        decisions = self.decisions.cpu().numpy()
-        session = self.tape.session.cpu().numpy()
-        count, interval = self.shape[1], self.rules.decision_interval
-        found: list[tuple[Record, ...]] = []
-        for offset in (0, self.width):
-            records = []
-            for member, ranges in enumerate(self.blocks):
-                rows = [(offset + index) * count + member for index in range(len(ranges))]
-                returns, sessions = [], []
-                for row, block in zip(rows, ranges, strict=True):
-                    held = decisions[row] * interval
-                    tail = ends[row, : len(block) - 1 - held]
-                    path = np.concatenate([[self.rules.initial_cash], paths[row, :held], tail])
-                    returns.append(path[1:] / path[:-1] - 1.0)
-                    sessions.append(session[block.start + 1 : block.stop])
-                records.append(_record(returns, sessions, sums[:, rows], int(decisions[rows].sum())))
-            found.append(tuple(records))
-        return Evaluation(greedy=found[0], sampled=found[1])
+    def _records(self, walk: _Walk) -> Evaluation:
+        columns = range(self.shape[1])
+        return Evaluation(
+            greedy=tuple(self._record(walk, 0, member) for member in columns),
+            sampled=tuple(self._record(walk, self.width, member) for member in columns),
+        )
+
+    def _record(self, walk: _Walk, offset: int, member: int) -> Record:
+        """Concatenate the blocks of one member, which are the rows of the batch from `offset` on."""
+        interval, count = self.rules.decision_interval, self.shape[1]
+        rows, returns, bars, trade_bars = [], [], [], []
+        for index, block in enumerate(self.blocks[member]):
+            row = (offset + index) * count + member
+            held = int(walk.decisions[row]) * interval
+            tail = walk.tails[row, : len(block) - 1 - held]
+            path = np.concatenate([[self.rules.initial_cash], walk.equity[row, :held], tail])
+            rows.append(row)
+            returns.append(path[1:] / path[:-1] - 1.0)
+            bars.append(np.arange(block.start + 1, block.stop))
+            decided = block.start + interval * np.flatnonzero(walk.traded[row])
+            # what is sold at the block's end belongs to the bar before it
+            trade_bars.append(np.append(decided, block.stop - 2) if walk.sold[row] else decided)
+        bar_returns, bar, trade_bar = np.concatenate(returns), np.concatenate(bars), np.concatenate(trade_bars)
+        labels, index_of_bar = np.unique(self.session[bar], return_inverse=True)
+        decisions = int(walk.decisions[rows].sum())
+        exposure, turnover, fees, stops = walk.totals[:, rows].sum(1)
+        return Record(
+            session_returns=np.asarray(np.bincount(index_of_bar, weights=bar_returns), dtype=np.float64),
+            session=labels.astype(np.int64),
+            bars=len(bar_returns),
+            decisions=decisions,
+            trades=len(trade_bar),
+            drawdown_stops=int(stops),
+            exposure=float(exposure / decisions),
+            mean_return=float(bar_returns.mean()),
+            turnover_usd=float(turnover),
+            fees_usd=float(fees),
+            **self._by_regime(member, bar_returns, bar, trade_bar),
+        )
+
+    def _by_regime(
+        self, member: int, bar_returns: NDArray[np.float64], bar: NDArray[np.int64], trade_bar: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.float64]]:
+        if self.regimes is None:
+            return {}
+        found = attribute(bar_returns, bar, trade_bar, self.regimes[member], self.regime_count)
+        return {
+            "regime_bars": found.bars,
+            "regime_return": found.net_return,
+            "regime_trades": found.trades,
+            "regime_drawdown": found.drawdown_share,
+        }
 
 
 def _figures(result: StepResult, exposure: torch.Tensor, stops: torch.Tensor) -> torch.Tensor:
-    """Trades, exposure, turnover, fees and drawdown stops of one step, float64[5, n]."""
-    return torch.stack([result.traded, exposure, result.turnover, result.fee, stops]).double()
-
-
-def _record(
-    returns: list[NDArray[np.float64]],
-    sessions: list[NDArray[np.int32]],
-    sums: NDArray[np.float64],
-    decisions: int,
-) -> Record:
-    by_bar, session_of_bar = np.concatenate(returns), np.concatenate(sessions)
-    labels, index = np.unique(session_of_bar, return_inverse=True)
-    trades, exposure, turnover, fees, stops = sums.sum(1)
-    return Record(
-        session_returns=np.asarray(np.bincount(index, weights=by_bar), dtype=np.float64),
-        session=labels.astype(np.int64),
-        bars=len(by_bar),
-        decisions=decisions,
-        trades=int(trades),
-        drawdown_stops=int(stops),
-        exposure=float(exposure / decisions),
-        mean_return=float(by_bar.mean()),
-        turnover_usd=float(turnover),
-        fees_usd=float(fees),
-    )
+    """Exposure, turnover, fees and drawdown stops of one step, float64[4, n]."""
+    return torch.stack([exposure, result.turnover, result.fee, stops]).double()
 
 
 def fold_score(record: Record, sessions_per_year: int) -> float:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
 from sentio_rllib.errors import CheckpointError
 from sentio_rllib.market.tape import Tape
@@ -18,6 +22,7 @@ from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.validation.evaluation import Evaluation
 from sentio_rllib.validation.splits import Splits
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -28,9 +33,15 @@ CURVE = ("env_steps", "cv_score", "rung_score", "reward_mean", "entropy", "valid
 
 def _settings(splits: Splits, **changes: Any) -> TrialSettings:
     ppo = PPOSettings(
-        environments=8, rollout_steps=32, minibatch_rows=64, epochs=2, precision="float64", learning_rate=3e-3
+        environments=8,
+        rollout_steps=32,
+        minibatch_rows=64,
+        sequence_length=16,
+        epochs=2,
+        precision="float64",
+        learning_rate=3e-3,
     )
-    policy = PolicySpec(variant="enhanced-maskable", hidden=(16, 16))
+    policy = PolicySpec(variant="enhanced-maskable", hidden=(16, 16), d_model=8, heads=2, layers=2, band=3, quantiles=7)
     rules = TradingRules(masks="risk", episode_length=300)
     settings = TrialSettings(
         rules, policy, ppo, splits.folds, MEMBERS, trial_seed=3, env_steps=256 * 5, evaluate_every=256
@@ -39,24 +50,49 @@ def _settings(splits: Splits, **changes: Any) -> TrialSettings:
 
 
 def _build(settings: TrialSettings, tape: Tape) -> SentioPPO:
-    return SentioPPOConfig().trading(settings, TapeHandle(tape)).build_algo()
+    algorithm: SentioPPO = SentioPPOConfig().trading(settings, TapeHandle(tape)).build_algo()
+    return algorithm
 
 
 def _weights(algorithm: SentioPPO) -> dict[str, torch.Tensor]:
     return {key: value.clone() for key, value in algorithm._stack().state_dict().items()}
 
 
-@pytest.mark.parametrize("path_group", [1, 4])
+def _evaluation(algorithm: SentioPPO) -> Evaluation:
+    algorithm._evaluate()
+    assert algorithm.scores is not None
+    return algorithm.scores.evaluation
+
+
+PLAIN = {"encoder": "mlp", "head": "categorical", "critic": "scalar"}
+
+
+@pytest.mark.parametrize(
+    ("path_group", "parts", "max_drawdown"),
+    [
+        (1, {}, 0.01),
+        (4, {}, 0.01),
+        (1, {"dropout": 0.2, "gated_residual": True}, 0.2),
+        (1, PLAIN, 0.2),
+        (4, PLAIN, 0.2),
+    ],
+)
 def test_a_stacked_member_learns_what_it_would_learn_alone(
-    small_splits: Splits, small_tape: Tape, path_group: int
+    small_splits: Splits, small_tape: Tape, path_group: int, parts: dict[str, Any], max_drawdown: float
 ) -> None:
     base = _settings(small_splits)
-    base = replace(base, ppo=replace(base.ppo, path_group=path_group))
+    base = replace(
+        base,
+        rules=base.rules.replace(max_drawdown=max_drawdown),
+        policy=replace(base.policy, **parts),
+        ppo=replace(base.ppo, path_group=path_group),
+    )
     together = _build(base, small_tape)
     for _ in range(5):
         together.training_step()
+    assert (max_drawdown < 0.2) == bool(together.rollout_figures["drawdown_stops"].sum() > 0)
     stacked = _weights(together)
-    records = together._evaluate() and together.scores.evaluation
+    records = _evaluation(together)
     together.stop()
     for index in (0, 3):
         alone = _build(replace(base, members=(MEMBERS[index],)), small_tape)
@@ -66,12 +102,33 @@ def test_a_stacked_member_learns_what_it_would_learn_alone(
         for key, own in _weights(alone).items():
             torch.testing.assert_close(stacked[key][index : index + 1], own, rtol=0, atol=1e-9)
         assert any((own - start[key]).abs().max() > 1e-3 for key, own in _weights(alone).items())
-        alone._evaluate()
+        own_records = _evaluation(alone)
         for kind in ("greedy", "sampled"):
-            ours, theirs = getattr(records, kind)[index], getattr(alone.scores.evaluation, kind)[0]
+            ours, theirs = getattr(records, kind)[index], getattr(own_records, kind)[0]
             assert ours.trades == theirs.trades
             assert ours.session_returns == pytest.approx(theirs.session_returns, abs=1e-12)
         alone.stop()
+
+
+def test_minibatches_hold_every_row_once_in_stretches_of_one_environment(
+    small_splits: Splits, small_tape: Tape
+) -> None:
+    settings = _settings(small_splits)
+    algorithm = _build(settings, small_tape)
+    columns = dict(algorithm.env_runner.sample(iteration=0).columns)
+    rows = settings.rows_per_iteration
+    columns["log_prob"] = torch.arange(rows).double().unsqueeze(1).expand(-1, len(MEMBERS))  # names the row
+    batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=rows)
+    learner = algorithm.learner_group._learner
+    minibatches = learner._create_iterator_if_necessary(training_data=SimpleNamespace(batch=batch), iteration=0)
+    taken = [each.policy_batches[DEFAULT_MODULE_ID]["log_prob"][:, 0].long() for each in minibatches]
+    assert {len(each) for each in taken} == {64}
+    epochs = torch.cat(taken).view(2, rows)
+    assert torch.equal(epochs.sort(1).values, torch.arange(rows).expand(2, -1))
+    assert not torch.equal(epochs[0], epochs[1])
+    stretches = epochs.view(-1, settings.ppo.sequence_length)
+    assert bool((stretches.diff() == settings.ppo.environments).all())  # rows are time-major
+    algorithm.stop()
 
 
 def _curve(algorithm: SentioPPO, evaluations: int) -> list[tuple[Any, ...]]:
@@ -130,10 +187,10 @@ def test_a_reused_actor_gives_the_curve_of_a_fresh_one(small_splits: Splits, sma
     handle = TapeHandle(small_tape)
 
     class Trial(SentioPPO):
-        def setup(self, config: Any) -> None:
+        def setup(self, config: Any, *_: Any) -> None:
             super().setup(config, tape=handle, settings_for=settings_for)
 
-    def settings_for(params: dict[str, Any]) -> TrialSettings:
+    def settings_for(params: Mapping[str, Any]) -> TrialSettings:
         settings = _settings(small_splits)
         return replace(settings, ppo=replace(settings.ppo, learning_rate=params["ppo.learning_rate"]))
 
@@ -172,7 +229,7 @@ def test_bfloat16_scores_agree_with_float32_within_noise(small_splits: Splits, s
     scores, weights = {}, {}
     for precision in ("float32", "bfloat16"):
         settings = _settings(small_splits)
-        settings = replace(settings, ppo=replace(settings.ppo, precision=precision))  # type: ignore[arg-type]
+        settings = replace(settings, ppo=replace(settings.ppo, precision=precision))
         algorithm = _build(settings, small_tape)
         scores[precision] = [algorithm.train()["rung_score"] for _ in range(3)]
         weights[precision] = torch.cat([value.flatten() for value in _weights(algorithm).values()])

@@ -7,13 +7,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from ray.rllib.utils.postprocessing.value_predictions import compute_value_targets
 
+from sentio_rllib.policy.heads import quantile_levels
 from sentio_rllib.ppo.gae import (
     RewardScale,
     generalized_advantages,
     standardize_per_member,
     subtract_path_group_mean,
+    tail_advantages,
 )
 
 
@@ -43,7 +46,14 @@ def test_advantages_equal_rllibs_on_mixed_ends(seed: int, steps: int, rows: int,
         np.testing.assert_allclose(ours[:, row], expected, rtol=1e-4, atol=1e-5)  # RLlib's are float32
 
 
-def _rllib_advantages(rewards, values, next_values, ends, gamma, lambda_):  # noqa: PLR0917  # RLlib's own order
+def _rllib_advantages(  # noqa: PLR0917  # RLlib's own order
+    rewards: NDArray[np.float64],
+    values: NDArray[np.float64],
+    next_values: NDArray[np.float64],
+    ends: NDArray[np.int64],
+    gamma: float,
+    lambda_: float,
+) -> NDArray[np.float64]:
     """Per episode, RLlib wants one artificial step that holds the bootstrap value."""
     advantages = []
     start = 0
@@ -65,8 +75,12 @@ def _rllib_advantages(rewards, values, next_values, ends, gamma, lambda_):  # no
 
 
 def test_advantages_by_hand() -> None:
-    column = lambda *x: torch.tensor(x, dtype=torch.float64).unsqueeze(1)  # noqa: E731  # one-line table
-    flags = lambda *x: torch.tensor(x).unsqueeze(1)  # noqa: E731  # one-line table
+    def column(*values: float) -> torch.Tensor:
+        return torch.tensor(values, dtype=torch.float64).unsqueeze(1)
+
+    def flags(*values: bool) -> torch.Tensor:
+        return torch.tensor(values).unsqueeze(1)
+
     advantages = generalized_advantages(
         column(1.0, 2.0, 3.0),
         column(0.5, 0.5, 0.5),
@@ -126,3 +140,27 @@ def test_reward_scale_goes_on_from_its_state_and_never_divides_by_zero() -> None
     other.set_state(scale.get_state())
     rewards, done = torch.randn(5, 2, 1), torch.zeros(5, 2, 1, dtype=torch.bool)
     assert torch.equal(scale.update(rewards, done), other.update(rewards, done))
+
+
+@pytest.mark.parametrize(("count", "tolerance"), [(20, 0.25), (51, 0.12), (201, 0.05)])
+def test_tail_advantages_are_centred_where_the_prediction_is_right_and_negative_in_the_tail(
+    count: int, tolerance: float
+) -> None:
+    normal = torch.special.ndtri(quantile_levels(count))
+    exact = tail_advantages(normal.unsqueeze(1), normal.expand(count, 1, count))  # each quantile comes true once
+    assert exact.mean().item() == pytest.approx(0.0, abs=1e-12)
+    targets = torch.special.ndtri(quantile_levels(20_000)).unsqueeze(1)  # a normal without noise
+    tail = tail_advantages(targets, normal.expand(20_000, 1, count))
+    assert tail.mean().item() == pytest.approx(0.0, abs=tolerance)  # the tail of a normal is longer than its quantiles'
+    assert tail[targets < -2.5].max() < 0
+    above = tail[targets > -1.6]
+    assert 0 <= above.min() == above.max()  # what is not in the tail is all the same to it
+    worse = tail_advantages(targets - 0.5, normal.expand(20_000, 1, count))
+    assert worse.mean() < -0.5
+
+
+def test_tail_advantages_by_hand() -> None:
+    quantiles = torch.tensor([[[4.0, -2.0, 0.0, -1.0]]], dtype=torch.float64).expand(3, 1, 4)
+    targets = torch.tensor([[-4.0], [-1.0], [9.0]], dtype=torch.float64)
+    # the worst half is -2 and -1: at risk -1, on average -1.5; a sample is -1 + min(0, target + 1) / 0.5
+    assert tail_advantages(targets, quantiles, 0.5).flatten().tolist() == pytest.approx([-5.5, 0.5, 0.5])

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from sentio_rllib.errors import NonFiniteError
-from sentio_rllib.policy.heads import load_balance_loss, mask_logits
-from sentio_rllib.ppo.losses import clip_gradients_per_member, ppo_loss
+from sentio_rllib.policy.heads import conditional_value_at_risk, load_balance_loss, mask_logits, quantile_levels
+from sentio_rllib.ppo.losses import clip_gradients_per_member, ppo_loss, quantile_huber_loss
 
-WEIGHTS = {"clip": 0.2, "value_weight": 0.5, "entropy_weight": 0.01, "load_balance": 0.0}
+WEIGHTS = {"clip": 0.2, "value_weight": 0.5, "entropy_weight": 0.01, "load_balance": 0.0, "huber": 0.1}
 
 
 def test_loss_by_hand() -> None:
     logits = torch.log(torch.tensor([[[0.5, 0.25, 0.25]], [[0.2, 0.2, 0.6]]], dtype=torch.float64))
     loss = ppo_loss(
         logits,
-        torch.tensor([[1.0], [2.0]], dtype=torch.float64),
+        torch.tensor([[[1.0]], [[2.0]]], dtype=torch.float64),
         None,
         actions=torch.tensor([[0], [2]]),
         old_log_prob=torch.log(torch.tensor([[0.25], [0.5]], dtype=torch.float64)),
@@ -40,7 +41,7 @@ def test_masked_actions_have_probability_zero_and_no_part_in_the_entropy() -> No
     assert log_probs.exp().tolist() == [[[0.5, 0.0, 0.5]]]
     entropy = -(log_probs.exp() * log_probs).sum()
     assert entropy.item() == pytest.approx(math.log(2))
-    entropy.backward()
+    entropy.backward()  # type: ignore[no-untyped-call]  # torch's
 
 
 def test_gradients_are_clipped_member_by_member() -> None:
@@ -83,3 +84,55 @@ def test_logits_without_a_member_dimension_are_refused() -> None:
             value_targets=column,
             **WEIGHTS,
         )
+
+
+@pytest.mark.parametrize("huber", [0.05, 1.0])
+def test_the_quantile_loss_and_its_gradient_are_those_of_the_formula(huber: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    quantiles = torch.randn(6, 2, 5, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.randn(6, 2, generator=generator, dtype=torch.float64)
+    plain = torch.zeros(2, dtype=torch.float64)
+    for row in range(6):
+        for member in range(2):
+            for index in range(5):
+                error = targets[row, member] - quantiles[row, member, index]
+                size = error.abs()
+                bent = 0.5 * error**2 if size <= huber else huber * (size - 0.5 * huber)
+                level = (index + 0.5) / 5
+                weight = abs(level - float(error < 0))
+                plain = plain + torch.eye(2, dtype=torch.float64)[member] * weight * bent / huber / (6 * 5)
+    loss = quantile_huber_loss(quantiles, targets, huber)
+    torch.testing.assert_close(loss, plain, rtol=0, atol=1e-12)
+    scale = torch.tensor([1.0, -3.0], dtype=torch.float64)
+    (expected,) = torch.autograd.grad(plain @ scale, quantiles)
+    (gradient,) = torch.autograd.grad(loss @ scale, quantiles)
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
+
+
+def _exponential(levels: torch.Tensor) -> torch.Tensor:
+    return -torch.log1p(-levels)
+
+
+def _falls(levels: torch.Tensor) -> torch.Tensor:
+    """Quantiles of a lognormal loss: a long lower tail."""
+    return -torch.exp(-0.5 * torch.special.ndtri(levels))
+
+
+@pytest.mark.parametrize("distribution", [_exponential, _falls])
+def test_the_quantile_critic_finds_the_quantiles_of_a_known_distribution(
+    distribution: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    generator = torch.Generator().manual_seed(4)
+    quantiles = torch.zeros(1, 1, 51, requires_grad=True)
+    optimizer = torch.optim.Adam([quantiles], lr=0.05)
+    for step in range(1000):
+        optimizer.param_groups[0]["lr"] = 0.05 * (1.0 - step / 1000)
+        samples = distribution(torch.rand(512, 1, generator=generator).clamp(1e-6, 1.0 - 1e-6))
+        optimizer.zero_grad()
+        quantile_huber_loss(quantiles.expand(512, 1, 51), samples, 0.02).sum().backward()  # type: ignore[no-untyped-call]  # torch's
+        optimizer.step()
+    found, exact = quantiles[0, 0].detach(), distribution(quantile_levels(51)).float()
+    assert bool(((found - exact).abs() < 0.04 + 0.08 * exact.abs()).all())
+    assert found.mean().item() == pytest.approx(exact.mean().item(), abs=0.03)
+    tail = conditional_value_at_risk(exact).item()
+    assert conditional_value_at_risk(found).item() == pytest.approx(tail, rel=0.08, abs=0.02)

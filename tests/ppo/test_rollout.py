@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 
 from sentio_rllib.errors import SplitError
 from sentio_rllib.market.tape import Tape
-from sentio_rllib.policy.variants import ActorCritic, PolicySpec
+from sentio_rllib.policy.encoders import Line
+from sentio_rllib.policy.variants import ActorCritic, PolicyOutput, PolicySpec
+from sentio_rllib.ppo.gae import standardize_per_member, tail_advantages
 from sentio_rllib.ppo.learner import learning_rate_at
-from sentio_rllib.ppo.rollout import RolloutSampler, StartSampler
+from sentio_rllib.ppo.rollout import RolloutSampler, StartSampler, _Lookahead
+from sentio_rllib.ppo.scoring import Scorer, network_policy
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.trading.simulator import StepResult
 from sentio_rllib.validation.splits import Range, Splits
 
 MEMBERS = ((1, 0), (1, 1), (2, 1))
@@ -54,7 +58,7 @@ def test_all_admissible_starts_are_equally_likely() -> None:
     sampler = StartSampler([[Range(10, 25), Range(100, 117)]], episode_bars=10, interval=5)
     # an episode needs 12 bars: 4 starts in the first segment, 6 in the second
     starts = sampler.starts(((torch.arange(1000) + 0.5) / 1000).double().unsqueeze(1)).squeeze(1)
-    values, counts = starts.unique(return_counts=True)
+    values, counts = torch.unique(starts, return_counts=True)
     assert values.tolist() == [10, 11, 12, 13, 100, 101, 102, 103, 104, 105]
     assert set(counts.tolist()) == {100}
 
@@ -103,7 +107,7 @@ def test_advantages_are_standardised_and_episodes_end_apart(small_splits: Splits
     assert (advantages.std(0, correction=0) - 1).abs().max() < 1e-3
     bars = rollout.columns["bar"].view(40, 8, len(MEMBERS))
     restarts = (bars[1:] - bars[:-1] != 15).nonzero()[:, 0]
-    assert len(restarts.unique()) > 5
+    assert len(set(restarts.tolist())) > 5
 
 
 def test_learning_rate_schedules() -> None:
@@ -117,3 +121,149 @@ def test_learning_rate_schedules() -> None:
     for schedule, values in expected.items():
         settings_ = replace(base, schedule=schedule)  # type: ignore[arg-type]  # a name of the three
         assert [learning_rate_at(settings_, point) for point in points] == pytest.approx(values)
+
+
+def _enhanced(splits: Splits, tape: Tape, max_drawdown: float = 0.2, **ppo: float) -> RolloutSampler:
+    policy = PolicySpec(variant="enhanced-maskable", hidden=(8,), d_model=8, heads=2, layers=2, band=3, quantiles=7)
+    settings = TrialSettings(
+        TradingRules(masks="risk", episode_length=300, max_drawdown=max_drawdown),
+        policy,
+        PPOSettings(precision="float64", **{"environments": 8, "rollout_steps": 40, **ppo}),  # type: ignore[arg-type]
+        splits.folds,
+        MEMBERS,
+    )
+    return RolloutSampler(tape.tensors(), settings, ActorCritic(policy, MEMBERS).double())
+
+
+def _isolated_contexts(sampler: RolloutSampler, bars: torch.Tensor) -> torch.Tensor:
+    """Contexts of decisions at `bars` [rows, M], each from a line of its own receptive field alone."""
+    field = sampler.settings.policy.receptive_field
+    offsets = torch.arange(1 - field, 1)
+    windows = sampler.reader.features[bars.T.unsqueeze(-1) + offsets]  # [M, rows, field, 14]
+    patches = windows.flatten(2).view(*bars.T.shape, sampler.settings.policy.receptive_patches, -1)
+    last = torch.full((len(bars.T), 1), patches.shape[2] - 1)
+    with torch.no_grad():
+        rows = [
+            sampler.network.policy_context(sampler.reader.market(bar.unsqueeze(0)), Line(patches[:, row], last))
+            for row, bar in enumerate(bars)
+        ]
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize(
+    ("path_group", "max_drawdown", "plans_again"), [(1, 0.2, False), (1, 0.01, True), (4, 0.01, False)]
+)
+def test_decisions_are_made_on_the_embeddings_of_their_own_bars(
+    small_splits: Splits,
+    small_tape: Tape,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    path_group: int,
+    max_drawdown: float,
+    plans_again: bool,
+) -> None:
+    sampler = _enhanced(small_splits, small_tape, max_drawdown, path_group=path_group)
+    network, plan = sampler.network, _Lookahead._plan
+    decide = network.policy
+    contexts: list[torch.Tensor] = []
+    plans: list[int] = []
+
+    def policy(context: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> PolicyOutput:
+        contexts.append(context.clone())
+        return decide(context, portfolio, mask)
+
+    def counted(self: _Lookahead, first: int, environments: torch.Tensor) -> torch.Tensor:
+        plans.append(first)
+        return plan(self, first, environments)
+
+    monkeypatch.setattr(network, "policy", policy)
+    monkeypatch.setattr(_Lookahead, "_plan", counted)
+    stops = 0.0
+    for iteration in range(3):
+        contexts.clear()
+        rollout = sampler.sample(iteration)
+        stops += float(rollout.figures["drawdown_stops"].sum())
+        columns = rollout.columns
+        expected = _isolated_contexts(sampler, columns["bar"])
+        torch.testing.assert_close(torch.cat(contexts), expected, rtol=0, atol=1e-12)
+        logits = decide(expected, columns["portfolio"], columns["action_mask"]).logits.detach()
+        log_prob = torch.log_softmax(logits, -1).gather(-1, columns["actions"].unsqueeze(-1)).squeeze(-1)
+        torch.testing.assert_close(log_prob, columns["log_prob"], rtol=0, atol=1e-12)
+    assert (stops > 0) == (max_drawdown < 0.2)
+    # a group stays on its path after a stop, so its plan holds
+    assert (max(plans) > 0) == plans_again
+
+
+def test_block_evaluation_decides_on_the_isolated_window_of_each_decision(
+    small_splits: Splits, small_tape: Tape
+) -> None:
+    sampler = _enhanced(small_splits, small_tape)
+    network, reader = sampler.network, sampler.reader
+    first, second = small_splits.folds
+    *whole, block = second.validation
+    ends_early = replace(second, validation=(*whole, Range(block.start, block.stop - 400)))
+    settings = replace(sampler.settings, folds=(first, ends_early))
+    scorer = Scorer(small_tape.tensors(), settings, 252, torch.float64)
+    decide = network_policy(network, reader, scorer.evaluator.bars())
+    seen: list[tuple[torch.Tensor, ...]] = []
+
+    def recorded(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        logits = decide(bar, portfolio, mask)
+        seen.append((bar.clone(), portfolio.clone(), mask.clone(), logits))
+        return logits
+
+    evaluation = scorer.evaluator.evaluate(recorded)
+    assert any(record.trades > 0 for record in evaluation.sampled)
+    live = scorer.evaluator.decisions.view(scorer.evaluator.shape)
+    assert int(live.min()) < int(live.max())  # blocks end apart
+    for step in (0, 1, 17, int(live.min()), len(seen) - 1):
+        bar, portfolio, mask, logits = seen[step]
+        with torch.no_grad():
+            expected = network.policy(_isolated_contexts(sampler, bar), portfolio, mask).logits
+        decided = live > step  # a block that has ended waits for the others, and what it decides is not read
+        torch.testing.assert_close(logits[decided], expected[decided], rtol=0, atol=1e-12)
+        assert bool(decided.any())
+
+
+def test_drawdowns_cost_reward_that_is_learned_from_and_not_reported(
+    small_splits: Splits, small_tape: Tape, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = _enhanced(small_splits, small_tape, drawdown_weight=0.5, gamma=0.0, lambda_=0.0)
+    simulator, step = sampler.simulator, sampler.simulator.step
+    deeper: list[torch.Tensor] = []
+    rewards: list[torch.Tensor] = []
+
+    def recorded(actions: torch.Tensor) -> StepResult:
+        before = torch.log(simulator.peak / simulator.equity)
+        result = step(actions)
+        deeper.append((torch.log(simulator.peak / simulator.equity) - before).clamp(min=0.0))
+        rewards.append(result.reward.double())
+        return result
+
+    monkeypatch.setattr(simulator, "step", recorded)
+    rollout = sampler.sample(0)
+    reported, fall = (torch.cat(each).view(-1, len(MEMBERS)) for each in (rewards, deeper))
+    # with gamma 0 a target is the reward of its step alone, in units of the deviation
+    learned = rollout.columns["value_targets"] * sampler.reward_scale.deviation()
+    rules = sampler.settings.rules
+    pace = rules.target_return_per_bar * rules.decision_interval
+    torch.testing.assert_close(learned, reported - 0.5 * fall / pace, rtol=0, atol=1e-9)
+    assert bool((fall > 0).any())
+    torch.testing.assert_close(rollout.figures["reward"], reported.mean(0), rtol=0, atol=1e-9)
+    plain = _enhanced(small_splits, small_tape, gamma=0.0, lambda_=0.0).sample(0)
+    assert torch.equal(plain.figures["reward"], rollout.figures["reward"])
+    assert torch.equal(plain.columns["actions"], rollout.columns["actions"])
+
+
+def test_tails_weigh_in_the_advantages_and_not_in_the_targets(small_splits: Splits, small_tape: Tape) -> None:
+    plain = _enhanced(small_splits, small_tape).sample(0).columns
+    sampler = _enhanced(small_splits, small_tape, cvar_weight=0.5)
+    averse = sampler.sample(0).columns
+    assert all(torch.equal(plain[key], averse[key]) for key in plain if key != "advantages")
+    assert (averse["advantages"] - plain["advantages"]).abs().max() > 1e-3
+    with torch.no_grad():
+        context = sampler.reader.contexts(sampler.network.value_context, averse["bar"])
+        quantiles = sampler.network.quantiles(context, averse["portfolio"])
+    targets = averse["value_targets"]
+    expected = targets - quantiles.mean(-1) + 0.5 * tail_advantages(targets, quantiles)
+    torch.testing.assert_close(averse["advantages"], standardize_per_member(expected), rtol=0, atol=1e-9)

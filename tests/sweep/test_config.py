@@ -39,20 +39,28 @@ def nested(key: str, value: Any) -> dict[str, Any]:
     return raw
 
 
+def enhanced(**sections: Any) -> dict[str, Any]:
+    return {"variant": "enhanced-maskable", **sections}
+
+
+SMALL: dict[str, Any] = {"data": {"synthetic": {"bars": 60_000}}}
+KEYS = [key for key, _ in leaves(SweepConfig)]
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configurations_load_and_survive_their_own_yaml(path: Path, tmp_path: Path) -> None:
     config = load_config(path)
     assert config.name == path.stem
     assert config.cautions() == []
-    assert next(iter(config.parameters())) == "ppo.learning_rate"
+    assert next(iter(config.parameters())) == ("search.arm" if config.search.arms else "ppo.learning_rate")
     again = load_config(write(tmp_path, config.to_yaml()))
     assert again == config
     assert again.fingerprint() == config.fingerprint()
     assert again.changed_keys(config) == []
 
 
-def test_all_four_configurations_are_shipped() -> None:
-    assert [path.stem for path in CONFIGS] == ["enhanced", "maskable", "quickstart", "standard"]
+def test_all_configurations_are_shipped() -> None:
+    assert [path.stem for path in CONFIGS] == ["ablation", "enhanced", "maskable", "quickstart", "standard"]
 
 
 def test_an_empty_file_is_the_default_configuration_named_after_the_file(tmp_path: Path) -> None:
@@ -137,7 +145,7 @@ def test_every_mistake_is_told_at_once() -> None:
     assert "did you mean ppo.learning_rate?" in told["learning_rate"]
     assert "did you mean ppo.lambda?" in told["ppo.lamda"]
     assert "did you mean ppo.gamma?" in told["search.space.ppo.gama"]
-    assert "not available yet" in told["policy.encoder"]
+    assert "which variant maskable does not show" in told["policy.encoder"]
     assert "not available yet" in told["search.scheduler"]
     assert "above 0 up to 1" in told["ppo.learning_rate"]
 
@@ -159,7 +167,10 @@ def test_every_mistake_is_told_at_once() -> None:
         ("validation.holdout", 0.6),
         ("search.minutes", float("inf")),
         ("search.scheduler", "hyperband"),
-        ("policy.critic", "quantile"),
+        ("policy.critic", "median"),
+        ("policy.quantiles", 1),
+        ("policy.band", 1),
+        ("policy.encoder", "transformer"),
         ("policy.hidden", []),
         ("policy.hidden", 64),
         ("policy.experts", 1),
@@ -168,6 +179,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ("resources.gpu", -0.5),
         ("resources.gpu", 1.5),
         ("search.space", [1]),
+        ("search.arms", [1]),
         ("variant", "enhanced"),
         *(("name", bad) for bad in ("../x", "/x", "a/b", "..", ".x", "", "a b", "x" * 101, "x\n", 3)),
     ],
@@ -192,12 +204,42 @@ def test_values_out_of_range_are_refused_with_their_key(key: str, value: Any) ->
         ({"data": {"synthetic": {"bars": 3000}}}, "validation", "needed [0-9]+, available 3000"),
         ({"validation": {"scheme": "combinatorial", "test_groups": 6}}, "validation.test_groups", "6"),
         ({"data": {"path": "x.csv", "bars": 3000}}, "validation", "available 3000"),
+        ({"policy": {"encoder": "transformer"}}, "policy.encoder", "variant maskable does not show.*set it to mlp"),
+        (enhanced(policy={"heads": 3}), "policy.heads", "does not divide d_model 64; set it to one of 1, 2, 4, 8, 16"),
+        (enhanced(ppo={"sequence_length": 48}), "ppo.sequence_length", "rollout_steps 256 .* for instance to 32"),
+        (enhanced(ppo={"minibatch_rows": 32}), "ppo.sequence_length", "minibatch_rows 32; set it for instance to 32"),
+        (
+            enhanced(data={"path": "x.csv", "bars": 9000}),
+            "policy.band",
+            "945 bars .* has 2820; lower it to at most 30",
+        ),
+        (enhanced(policy={"band": 4096}, **SMALL), "policy.band", "the shortest training segment has 23220; lower"),
+        (enhanced(policy={"layers": 64}, data={"synthetic": {"bars": 9000}}), "policy.band", "lower policy.layers"),
     ],
 )
 def test_contradictions_between_keys_are_refused(raw: dict[str, Any], key: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says) as caught:
         build_config(raw)
     assert caught.value.lines[0].startswith(f"{key}: ")
+
+
+def test_what_only_a_transformer_reads_is_not_checked_without_one() -> None:
+    sizes = {"heads": 3, "band": 4096, "layers": 64}
+    config = build_config({"policy": sizes, "ppo": {"sequence_length": 7}})
+    assert config.footprint().receptive_field == 1
+    keys = ("policy.band", "policy.heads", "policy.layers", "ppo.sequence_length")
+    assert [line.partition(":")[0] for line in config.cautions()][-4:] == sorted(keys, key=KEYS.index)
+
+
+def test_the_longest_band_that_is_told_fits_and_the_next_does_not() -> None:
+    def built(band: int) -> SweepConfig:
+        return build_config(enhanced(policy={"band": band}, data={"synthetic": {"bars": 9000}}))
+
+    [line] = mistakes_of(enhanced(data={"synthetic": {"bars": 9000}}))
+    most = int(line.rpartition(" ")[2])
+    assert built(most).footprint().receptive_field == (2 * (most - 1) + 1) * 15
+    with pytest.raises(ConfigError, match=r"policy\.band"):
+        built(most + 1)
 
 
 def test_a_file_of_unknown_length_is_left_to_the_reader() -> None:

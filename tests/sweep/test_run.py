@@ -16,12 +16,13 @@ import pytest
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from sentio_rllib.errors import SweepError
+from sentio_rllib.errors import SplitError, SweepError
 from sentio_rllib.ppo.algorithm import SentioPPO
 from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
 from sentio_rllib.sweep import run
 from sentio_rllib.sweep.claim import CONFIG, FINGERPRINT, hold
 from sentio_rllib.sweep.config import SweepConfig, load_config
+from sentio_rllib.sweep.prepare import prepare
 from sentio_rllib.sweep.run import Interruption, run_sweep
 from tests.sweep.checks import assert_complete, board_of, labels, study_of, timeless
 from tests.sweep.tiny import EVALUATE_EVERY, SPACE, copied, market_frame, tiny_config
@@ -378,6 +379,23 @@ def test_resources_that_the_cluster_lacks_are_refused(bars_file: Path, tmp_path:
         "resources.gpu: a trial asks for 0.5, the cluster has 0; lower it",
     ]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_transformer_that_reads_more_than_a_fold_trains_on_is_refused_once_the_bars_are_known(
+    bars_file: Path, tmp_path: Path
+) -> None:
+    sizes = {"policy__band": 60, "policy__layers": 2, "ppo__sequence_length": 32}
+    config = tiny_config(bars_file, tmp_path, variant="enhanced-maskable", **sizes)
+    with pytest.raises(SplitError) as caught:
+        run_sweep(config)
+    [line] = caught.value.lines
+    assert line.startswith("policy.band: a decision reads 1785 bars (2 layers, band 60, interval 15), ")
+    most = int(line.rpartition(" ")[2])
+    assert "the shortest training segment has" in line
+    assert 2 < most < 60
+    assert list(tmp_path.iterdir()) == []
+    changed = config.policy.model_copy(update={"band": most})
+    assert len(prepare(config.model_copy(update={"policy": changed})).splits.folds) == 2
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -61,7 +61,8 @@ def test_every_kind_becomes_its_distribution() -> None:
         (7, {"uniform": [0, 1]}, "unknown key"),
         ("trading.fee_rate", {"uniform": [0, 0.01]}, "not tunable"),
         ("data.synthetic.bars", {"int": [2000, 9000]}, "not tunable"),
-        ("trading.masks", {"choice": ["none", "state"]}, "not tunable"),
+        ("trading.masks", {"choice": ["none", "state"]}, "its None is not in the range"),
+        ("validation.seeds", {"int": [1, 2]}, "not tunable"),
         ("ppo.gamma", 0.9, "is no range"),
         ("ppo.gamma", {"normal": [0, 1]}, "is no range"),
         ("ppo.gamma", {"uniform": [0, 1], "choice": [0.9]}, "is no range"),
@@ -87,8 +88,10 @@ def test_every_kind_becomes_its_distribution() -> None:
         ("ppo.environments", {"int": [30, 40]}, "cannot train"),
         ("ppo.minibatch_rows", {"int": [1, 100000]}, "list a few with choice"),
         ("trading.position_step", {"uniform": [0.001, 1.0]}, "cannot trade"),
-        ("policy.experts", {"int": [2, 4]}, "no effect with variant maskable"),
-        ("trading.risk_drawdown", {"uniform": [0.5, 0.9]}, "no effect with state masks"),
+        ("policy.experts", {"int": [2, 4]}, "no effect with policy.head=categorical"),
+        ("policy.encoder", {"choice": [None, "transformer"]}, "which variant maskable does not show"),
+        ("risk.cvar_weight", {"uniform": [0.0, 1.0]}, "no effect with policy.critic=scalar"),
+        ("trading.risk_drawdown", {"uniform": [0.5, 0.9]}, "no effect with trading.masks=state"),
         ("trading.close_minutes", {"int": [5, 30]}, "no effect without trading.flat_by_close"),
     ],
 )
@@ -97,6 +100,41 @@ def test_an_entry_that_cannot_be_searched_is_refused_in_one_line(key: Any, entry
         configured({key: entry})
     [line] = caught.value.lines
     assert line.startswith(f"search.space.{key}: ")
+
+
+@pytest.mark.parametrize(
+    ("key", "entry", "says"),
+    [
+        ("policy.heads", {"int": [1, 4]}, "cannot train: 3 does not divide d_model 64"),
+        ("policy.d_model", {"choice": [64, 66]}, "cannot train: 4 does not divide d_model 66"),
+        ("ppo.sequence_length", {"choice": [64, 100]}, "cannot train: 100 does not divide rollout_steps 256"),
+        ("ppo.rollout_steps", {"choice": [256, 96]}, "cannot train: 64 does not divide rollout_steps 96"),
+        ("policy.band", {"choice": [32, 4096]}, "policy.band: a decision reads 122865 bars .* at most "),
+    ],
+)
+def test_sizes_are_searched_only_where_every_transformer_can_train(key: str, entry: Any, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        build_config({"variant": "enhanced-maskable", "search": {"space": {key: entry}}})
+    [line] = caught.value.lines
+    assert line.startswith(f"search.space.{key}: ")
+
+
+def test_without_a_transformer_its_sizes_forbid_nothing() -> None:
+    space = {"ppo.rollout_steps": {"choice": [256, 96]}}
+    mlp = {"variant": "enhanced-maskable", "policy": {"encoder": "mlp"}}
+    assert build_config({**mlp, "search": {"space": space}}).largest("ppo.rollout_steps") == 256
+    with pytest.raises(ConfigError, match=r"searching it has no effect with policy\.encoder=mlp"):
+        build_config({**mlp, "search": {"space": {"policy.heads": {"int": [1, 4]}}}})
+
+
+def test_a_transformer_is_checked_where_it_is_searched() -> None:
+    space = {"policy.encoder": {"choice": ["mlp", "transformer"]}, "policy.band": {"choice": [8, 16]}}
+    values: dict[str, Any] = {"variant": "enhanced-maskable", "policy": {"encoder": "mlp", "band": 8}}
+    config = build_config({**values, "search": {"space": space}})
+    assert config.footprint().receptive_field == (2 * 15 + 1) * 15
+    values["policy"]["heads"] = 3
+    with pytest.raises(ConfigError, match=r"policy\.heads: 3 does not divide d_model 64"):
+        build_config({**values, "search": {"space": space}})
 
 
 def test_what_depends_on_another_searched_key_is_allowed() -> None:

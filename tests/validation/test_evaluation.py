@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,16 @@ from tests.trading.scalar_simulator import ScalarSimulator
 from tests.trading.tapes import random_tape
 
 INTERVAL = 5
+REGIMES = 3
+
+
+class Walk(NamedTuple):
+    """A block, its equity bar by bar from its first one on, the bar of every trade, and the fees."""
+
+    block: Range
+    equity: np.ndarray
+    trades: list[int]
+    fees: float
 
 
 def _table_policy(actions: np.ndarray) -> Decide:
@@ -30,19 +42,21 @@ def _table_policy(actions: np.ndarray) -> Decide:
     return decide
 
 
-def _expected(tape: Tape, rules: TradingRules, block: Range, actions: np.ndarray) -> tuple[list[float], int, float]:
-    """Walk one block by the scalar simulator: per-bar equity from its first bar on, trades, fees."""
+def _expected(tape: Tape, rules: TradingRules, block: Range, actions: np.ndarray) -> Walk:
+    """Walk one block by the scalar simulator."""
     one = ScalarSimulator(tape, rules, block.start, block.stop, None)
-    path, trades, fees, stopped = [rules.initial_cash], 0, 0.0, False
+    path, trades, fees, stopped = [rules.initial_cash], list[int](), 0.0, False
     while one.bar + INTERVAL + 1 <= block.stop - 1:
-        result = one.step(0 if stopped else int(actions[one.bar]))
+        bar = one.bar
+        result = one.step(0 if stopped else int(actions[bar]))
         path += result.path
-        trades += result.traded
+        trades += [bar] * result.traded
         fees += result.fee
         stopped = stopped or result.terminated
     before = one.fee = one.turnover = 0.0
     tail, _ = one.walk(0, block.stop - 1, liquidate=True)
-    return path + tail, trades + (one.turnover > before), fees + one.fee
+    trades += [block.stop - 2] * (one.turnover > before)
+    return Walk(block, np.array(path + tail), trades, fees + one.fee)
 
 
 @given(seed=st.integers(0, 10_000), masks=st.sampled_from(["none", "state", "risk"]), tight=st.booleans())
@@ -62,26 +76,52 @@ def test_records_equal_the_scalar_walk_for_blocks_of_unequal_length(seed: int, m
     if not blocks:
         return
     actions = rng.integers(0, 3, tape.n)
-    evaluator = BlockEvaluator(tape.tensors(), rules, [blocks, other], [(0, 0), (0, 1)])
+    labels = rng.integers(0, REGIMES, (2, tape.n), dtype=np.int8)
+    labels[0, :REGIMES] = range(REGIMES)
+    evaluator = BlockEvaluator(tape.tensors(), rules, [blocks, other], [(0, 0), (0, 1)], regimes=list(labels))
     found = evaluator.evaluate(_table_policy(actions))
     for records in (found.greedy, found.sampled):
-        for record, ranges in zip(records, (blocks, other), strict=True):
-            _compare(record, [(block, *_expected(tape, rules, block, actions)) for block in ranges], tape)
+        for record, ranges, own in zip(records, (blocks, other), labels, strict=True):
+            _compare(record, [_expected(tape, rules, block, actions) for block in ranges], tape, own)
 
 
-def _compare(record: Record, walks: list[tuple[Range, list[float], int, float]], tape: Tape) -> None:
+def _compare(record: Record, walks: list[Walk], tape: Tape, labels: np.ndarray) -> None:
     by_session: dict[int, float] = {}
-    for block, path, _, _ in walks:
-        equity = np.array(path)
+    by_regime = np.zeros((3, REGIMES))  # bars, returns, trades
+    for block, equity, trades, _ in walks:
         assert len(equity) == len(block)
         for bar, value in zip(range(block.start + 1, block.stop), equity[1:] / equity[:-1] - 1, strict=True):
             session = int(tape.session[bar])
             by_session[session] = by_session.get(session, 0.0) + value
+            by_regime[:2, labels[bar - 1]] += (1, value)
+        for bar in trades:
+            by_regime[2, labels[bar]] += 1
     assert record.session.tolist() == sorted(by_session)
     np.testing.assert_allclose(record.session_returns, [by_session[key] for key in sorted(by_session)], atol=1e-10)
-    assert record.trades == sum(trades for _, _, trades, _ in walks)
-    assert record.fees_usd == pytest.approx(sum(fees for _, _, _, fees in walks), rel=1e-9, abs=1e-9)
-    assert record.bars == sum(len(block) - 1 for block, _, _, _ in walks)
+    assert record.trades == sum(len(walk.trades) for walk in walks)
+    assert record.fees_usd == pytest.approx(sum(walk.fees for walk in walks), rel=1e-9, abs=1e-9)
+    assert record.bars == sum(len(walk.block) - 1 for walk in walks)
+    found = [record.regime_bars, record.regime_return, record.regime_trades]
+    np.testing.assert_allclose(found, by_regime, atol=1e-10)
+    path = np.concatenate([[0.0], np.cumsum(np.concatenate([np.diff(np.log(walk.equity)) for walk in walks]))])
+    fallen = (np.maximum.accumulate(path) - path).max() > 0
+    assert record.regime_drawdown.sum() == pytest.approx(float(fallen))  # shares of it, none where it never fell
+
+
+def test_labels_change_nothing_but_what_they_tell() -> None:
+    tape = random_tape(4, bars=160)
+    rules = TradingRules(decision_interval=INTERVAL, episode_length=60)
+    policy = _table_policy(np.random.default_rng(4).integers(0, 3, tape.n))
+    blocks, members = [[Range(2, 70), Range(80, 150)]], [(0, 0)]
+    without = BlockEvaluator(tape.tensors(), rules, blocks, members).evaluate(policy).greedy[0]
+    regimes = [(np.arange(tape.n) % 2).astype(np.int8)]
+    labelled = BlockEvaluator(tape.tensors(), rules, blocks, members, regimes=regimes).evaluate(policy).greedy[0]
+    for name, value in vars(without).items():
+        if name.startswith("regime_"):
+            assert value.shape == (0,)
+            assert getattr(labelled, name).shape == (2,)
+        else:
+            np.testing.assert_array_equal(getattr(labelled, name), value)
 
 
 def test_the_noise_of_the_sampled_pass_never_changes_and_is_a_members_own() -> None:
