@@ -30,6 +30,7 @@ lint: setup
 bench: setup
 	$(BIN)/python -m pytest -q -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/throughput.py --check
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/encoder.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/learning.py --check
 
 clean:
