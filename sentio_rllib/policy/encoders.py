@@ -45,7 +45,7 @@ def receptive_patches(layers: int, band: int) -> int:
     return layers * (band - 1) + 1
 
 
-def pack(bars: torch.Tensor, interval: int, context: int) -> tuple[torch.Tensor, torch.Tensor]:
+def pack(bars: torch.Tensor, interval: int, context: int, multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Lay decisions out on a line per member, each run of them behind its `context` patches.
 
     Parameters
@@ -56,6 +56,8 @@ def pack(bars: torch.Tensor, interval: int, context: int) -> tuple[torch.Tensor,
         Bars of a patch, and between two decisions.
     context
         Patches before its own that a decision reads.
+    multiple
+        Lines are filled up to a multiple of so many tokens.
 
     Returns
     -------
@@ -69,7 +71,7 @@ def pack(bars: torch.Tensor, interval: int, context: int) -> tuple[torch.Tensor,
     follows = (ahead >= 0) & (patches_on * interval == ahead) & (patches_on <= context)
     advance = torch.where(follows, patches_on, context + 1)
     positions = F.pad(advance, (1, 0), value=context).cumsum(1)
-    tokens = int(positions[:, -1].max()) + 1
+    tokens = -(-(int(positions[:, -1].max()) + 1) // multiple) * multiple
     place = torch.arange(tokens, device=bars.device).expand(len(positions), tokens).contiguous()
     row = torch.searchsorted(positions, place).clamp_(max=positions.shape[1] - 1)
     behind = (positions.gather(1, row) - place).clamp_(min=0)
@@ -100,7 +102,9 @@ class BandedAttention(nn.Module):
         """Map float ``[M, tokens, d]`` to the same, or to ``[M, rows, d]`` where `positions` chooses tokens."""
         members, length, width = tokens.shape
         blocks = -(-length // self.band)
-        packed = F.pad(self.inputs(tokens), (0, 0, 0, blocks * self.band - length))
+        packed = self.inputs(tokens)
+        if length % self.band:
+            packed = F.pad(packed, (0, 0, 0, blocks * self.band - length))
         split = packed.view(members, blocks, self.band, 3, self.heads, width // self.heads)
         query, key, value = split.permute(3, 0, 4, 1, 2, 5)  # each [M, heads, blocks, band, d / heads]
         scale = 1.0 / math.sqrt(width // self.heads)

@@ -270,7 +270,7 @@ class TapeReader:
 
     def __init__(self, features: torch.Tensor, spec: PolicySpec) -> None:
         self.features = features.contiguous()
-        self.patch, self.context = spec.patch, spec.receptive_patches - 1
+        self.patch, self.context, self.band = spec.patch, spec.receptive_patches - 1, spec.band
         self.encodes = spec.encoder == "transformer"
         width = features.shape[1]
         windows = (len(features) - self.patch + 1, self.patch * width)
@@ -284,7 +284,7 @@ class TapeReader:
         """Return the decisions at `bars` (int64 ``[rows, M]``) on their lines; None without a transformer."""
         if not self.encodes:
             return None
-        ends, positions = pack(bars, self.patch, self.context)
+        ends, positions = pack(bars, self.patch, self.context, self.band)
         patches = self.windows.index_select(0, (ends - (self.patch - 1)).flatten())
         return Line(patches.view(*ends.shape, -1), positions)
 
