@@ -265,13 +265,14 @@ class TapeReader:
         Shape of the networks.
     """
 
-    ROWS = 2048
-    """Decisions of a member that are encoded at a time, so that activations stay in the caches."""
+    TOKENS = 32_768
+    """Most tokens of a member that are encoded at a time, so that activations stay in the caches."""
 
     def __init__(self, features: torch.Tensor, spec: PolicySpec) -> None:
         self.features = features.contiguous()
         self.patch, self.context, self.band = spec.patch, spec.receptive_patches - 1, spec.band
         self.encodes = spec.encoder == "transformer"
+        self.rows = max(1, self.TOKENS // max(1, self.context + 1))
         width = features.shape[1]
         windows = (len(features) - self.patch + 1, self.patch * width)
         self.windows = self.features.as_strided(windows, (width, 1)) if self.encodes else self.features
@@ -306,4 +307,4 @@ class TapeReader:
         torch.Tensor
             Float ``[rows, M, C]``.
         """
-        return torch.cat([context_of(self.market(rows), self.line(rows)) for rows in torch.split(bars, self.ROWS)])
+        return torch.cat([context_of(self.market(rows), self.line(rows)) for rows in torch.split(bars, self.rows)])
