@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ import peers
 import ray
 import torch
 
-from sentio_rllib.market.synthetic import oracle_actions, skill, synthetic_market
+from sentio_rllib.market.synthetic import oracle_actions, skill
 from sentio_rllib.policy.variants import VARIANTS, PolicySpec
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.sweep.config import SweepConfig, load_config
 from sentio_rllib.sweep.pairing import paired_difference
-from sentio_rllib.sweep.prepare import Prepared, prepare
+from sentio_rllib.sweep.prepare import Prepared, embedded_market, prepare
 from sentio_rllib.sweep.prepare import trial_settings as trial_settings_of
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_score
@@ -182,7 +183,7 @@ def compare_variants(args: Any, data: str | None) -> dict[str, Any]:
         _, _, settings = variant_settings([*market, *overrides], args, prepared.splits)
         found = markets.Market(prepared.tape, prepared.splits, oracle)
         label = f"{name}-{arm.replace(' ', '_')}"
-        arms[arm] = part(label, args, lambda: train_sentio(found, settings, oracle is not None))  # noqa: B023
+        arms[arm] = part(label, args, partial(train_sentio, found, settings, oracle is not None))
     measure = "sharpe" if oracle is None else "skill"
     cells = [(fold, seed) for seed, fold in trial_settings_of(config, prepared.splits, {}).members]
     baseline = _by_cell(cells, arms[BASELINE], measure)
@@ -215,15 +216,7 @@ def _by_cell(cells: Sequence[tuple[int, int]], figures: dict[str, Any], measure:
 
 def planted_oracle(config: SweepConfig, prepared: Prepared) -> Any:
     """Return the oracle's action at every bar of the tape that trials receive."""
-    made = config.data.synthetic
-    market = synthetic_market(
-        made.bars,
-        seed=made.seed,
-        edge=made.edge,
-        regime_bars=made.regime_bars,
-        calendar=config.data.calendar,
-        boundaries=prepared.splits.boundaries(),
-    )
+    market = embedded_market(config, prepared.splits)
     return oracle_actions(market.regime, np.arange(prepared.tape.n)).astype(np.int64)
 
 
@@ -254,7 +247,7 @@ def learn(args: Any, names: Sequence[str]) -> dict[str, tuple[float, float]]:
         found = markets.market(args.bars, 0.0 if name == "null" else EDGE)
         train = train_peer if name == "peer" else train_sentio
         settings = trial_settings(found, args)
-        results[name] = part(name, args, lambda: train(found, settings, name != "null"))  # noqa: B023
+        results[name] = part(name, args, partial(train, found, settings, name != "null"))
     floors = {}
     for name in ("planted", "peer"):
         if name in results:

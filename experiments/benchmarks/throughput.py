@@ -25,7 +25,7 @@ from sentio_rllib.policy.rl_module import rl_module_spec
 from sentio_rllib.policy.variants import VARIANTS, PolicySpec
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
-from sentio_rllib.ppo.rollout import resolve_precision
+from sentio_rllib.ppo.precision import resolve_precision
 from sentio_rllib.ppo.settings import PPOSettings, Precision, TrialSettings
 from sentio_rllib.trading.environment import ENV_ID, register
 from sentio_rllib.trading.rules import TradingRules

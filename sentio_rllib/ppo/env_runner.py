@@ -14,7 +14,8 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED
 
 from sentio_rllib.market.tape import Tape, TapeTensors
 from sentio_rllib.policy.rl_module import SentioRLModule, rl_module_spec
-from sentio_rllib.ppo.rollout import Rollout, RolloutSampler, compute_dtype, resolve_precision
+from sentio_rllib.ppo.precision import compute_dtype, resolve_precision
+from sentio_rllib.ppo.rollout import Rollout, RolloutSampler
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.trading.environment import action_space, observation_space
 

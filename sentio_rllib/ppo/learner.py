@@ -17,7 +17,7 @@ from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.policy.rl_module import GATE, VALUES
 from sentio_rllib.policy.variants import TapeReader
 from sentio_rllib.ppo.losses import PPOLoss, clip_gradients_per_member, ppo_loss
-from sentio_rllib.ppo.rollout import autocast, resolve_precision
+from sentio_rllib.ppo.precision import autocast, resolve_precision
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.seeding import stream
 

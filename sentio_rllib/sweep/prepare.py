@@ -10,7 +10,7 @@ from typing import Any
 from sentio_rllib.errors import BarsError
 from sentio_rllib.market.bars import Bars, load_bars
 from sentio_rllib.market.sessions import assign_sessions
-from sentio_rllib.market.synthetic import session_grid, synthetic_market
+from sentio_rllib.market.synthetic import SyntheticMarket, session_grid, synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
@@ -89,7 +89,19 @@ def _embedded_market(config: SweepConfig) -> tuple[Bars, tuple[str, ...], Splits
     timestamps = session_grid(synthetic.bars, calendar=config.data.calendar)
     sessions, _ = assign_sessions(timestamps, config.data.calendar)
     splits = _make_splits(config, len(timestamps), sessions.cuts, int(sessions.length.max()))
-    market = synthetic_market(
+    market = embedded_market(config, splits)
+    what = f"a planted edge of {synthetic.edge:g} a bar" if synthetic.edge else "no edge"
+    note = (
+        f"the embedded synthetic market: {market.bars.n:,} bars, seed {synthetic.seed}, {what}; "
+        "set data.path to use your own bars"
+    )
+    return market.bars, (note,), splits
+
+
+def embedded_market(config: SweepConfig, splits: Splits) -> SyntheticMarket:
+    """Return the embedded market of `config` with its regimes, made for the edges of `splits`."""
+    synthetic = config.data.synthetic
+    return synthetic_market(
         synthetic.bars,
         seed=synthetic.seed,
         edge=synthetic.edge,
@@ -97,12 +109,6 @@ def _embedded_market(config: SweepConfig) -> tuple[Bars, tuple[str, ...], Splits
         calendar=config.data.calendar,
         boundaries=splits.boundaries(),
     )
-    what = f"a planted edge of {synthetic.edge:g} a bar" if synthetic.edge else "no edge"
-    note = (
-        f"the embedded synthetic market: {market.bars.n:,} bars, seed {synthetic.seed}, {what}; "
-        "set data.path to use your own bars"
-    )
-    return market.bars, (note,), splits
 
 
 def _splits(config: SweepConfig, bars: Bars) -> Splits:

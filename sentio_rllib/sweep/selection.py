@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from sentio_rllib.errors import CheckpointError
-from sentio_rllib.policy.heads import COLLAPSED_USAGE
+from sentio_rllib.policy.heads import gate_collapsed
 from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
 from sentio_rllib.sweep.files import EVALUATIONS, read_rows
 
@@ -219,4 +220,4 @@ def _of_network(best: dict[str, Any], member: int) -> dict[str, float]:
 
 def collapsed_gates(best: dict[str, Any]) -> int:
     """Return how many members of a best evaluation have a gate that uses one expert only."""
-    return sum(max(usage) > COLLAPSED_USAGE for usage in best.get("gate_usage", []))
+    return int(gate_collapsed(torch.tensor(best["gate_usage"])).sum()) if "gate_usage" in best else 0

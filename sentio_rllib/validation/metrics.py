@@ -12,9 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio_rllib.errors import NonFiniteError
-
-Floats = NDArray[np.float64]
+from sentio_rllib.validation.evidence import Floats, check_returns
 
 
 def session_returns(bar_returns: Floats, session: NDArray[np.integer]) -> Floats:
@@ -32,7 +30,7 @@ def session_returns(bar_returns: Floats, session: NDArray[np.integer]) -> Floats
     float64[..., S]
         One sum for each of the S sessions present, in time order.
     """
-    _check("bar_returns", bar_returns)
+    check_returns("bar_returns", bar_returns)
     if not isinstance(session, np.ndarray) or session.dtype.kind not in "iu":
         raise TypeError("session must be an integer array")
     if session.shape != bar_returns.shape[-1:]:
@@ -47,7 +45,7 @@ def session_returns(bar_returns: Floats, session: NDArray[np.integer]) -> Floats
 
 def equity_curve(returns: Floats, initial: float = 1.0) -> Floats:
     """Compound simple returns float64[T] to equity float64[T + 1], whose first value is `initial`."""
-    _check("returns", returns, rank=1)
+    check_returns("returns", returns, rank=1)
     return np.concatenate(([initial], initial * np.cumprod(1.0 + returns)))
 
 
@@ -66,7 +64,7 @@ def sharpe(returns: Floats, sessions_per_year: int) -> float:
     float
         0 for constant returns (nothing was traded) and for fewer than two sessions.
     """
-    _check("returns", returns, rank=1)
+    check_returns("returns", returns, rank=1)
     year = _positive("sessions_per_year", sessions_per_year)
     deviation = _deviation(returns)
     return float(returns.mean()) / deviation * math.sqrt(year) if deviation else 0.0
@@ -78,7 +76,7 @@ def sortino(returns: Floats, sessions_per_year: int) -> float:
     `returns` as in :func:`sharpe`, the target is 0. 0 for fewer than two sessions and for no return at all;
     infinite where there are gains and not one losing session.
     """
-    _check("returns", returns, rank=1)
+    check_returns("returns", returns, rank=1)
     year = _positive("sessions_per_year", sessions_per_year)
     if returns.size < 2:
         return 0.0
@@ -91,7 +89,7 @@ def calmar(returns: Floats, sessions_per_year: int) -> float:
 
     0 for no sessions and for no return at all; infinite for gains without any drawdown. A total loss is -1.
     """
-    _check("returns", returns, rank=1)
+    check_returns("returns", returns, rank=1)
     year = _positive("sessions_per_year", sessions_per_year)
     if returns.size == 0:
         return 0.0
@@ -134,7 +132,7 @@ def cvar(returns: Floats, tail: float = 0.05) -> float:
     At least one session counts, part of one as a whole. Negative for a loss; 0 without any session.
     `tail` is in (0, 1].
     """
-    _check("returns", returns, rank=1)
+    check_returns("returns", returns, rank=1)
     if not 0.0 < tail <= 1.0:
         raise ValueError(f"tail is {tail}, allowed 0 < tail <= 1")
     if returns.size == 0:
@@ -149,7 +147,7 @@ def projected_return(returns: Floats, sessions: int = 21) -> float:
     0.0039 a session, the target pace of 1e-5 per bar over 390 bars, is 8.5% in 21 sessions and 8.9% in 22.
     0 without any session; a mean of -1 or below is a total loss, -1.
     """
-    _check("returns", returns, rank=1)
+    check_returns("returns", returns, rank=1)
     month = _positive("sessions", sessions)
     mean = float(returns.mean()) if returns.size else 0.0
     return math.expm1(month * math.log1p(mean)) if mean > -1.0 else -1.0
@@ -157,7 +155,7 @@ def projected_return(returns: Floats, sessions: int = 21) -> float:
 
 def exposure(position: Floats) -> float:
     """Return the mean of `position` float64[K], fractions of equity held; 0 for none."""
-    _check("position", position, rank=1)
+    check_returns("position", position, rank=1)
     return float(position.mean()) if position.size else 0.0
 
 
@@ -173,8 +171,8 @@ def turnover(traded_usd: Floats, equity_usd: Floats, sessions: int) -> float:
     sessions
         Sessions in which the K steps lie, > 0.
     """
-    _check("traded_usd", traded_usd, rank=1)
-    _check("equity_usd", equity_usd, rank=1)
+    check_returns("traded_usd", traded_usd, rank=1)
+    check_returns("equity_usd", equity_usd, rank=1)
     if traded_usd.shape != equity_usd.shape:
         raise ValueError(f"traded_usd has shape {traded_usd.shape}, equity_usd {equity_usd.shape}")
     if np.any(equity_usd <= 0.0):
@@ -208,7 +206,7 @@ def round_trips(equity: Floats, position: Floats) -> Floats:
         trip still open at the end is left out; one already open at the start counts from the first mark.
     """
     _check_equity(equity)
-    _check("position", position, rank=1)
+    check_returns("position", position, rank=1)
     if position.shape != equity.shape:
         raise ValueError(f"position has shape {position.shape}, equity {equity.shape}")
     held = np.concatenate(([False], position != 0.0))
@@ -220,7 +218,7 @@ def round_trips(equity: Floats, position: Floats) -> Floats:
 
 def win_rate(trips: Floats) -> float:
     """Return the share of `trips` float64[R], returns of :func:`round_trips`, above 0; 0 without any."""
-    _check("trips", trips, rank=1)
+    check_returns("trips", trips, rank=1)
     return float(np.mean(trips > 0.0)) if trips.size else 0.0
 
 
@@ -242,7 +240,7 @@ def cv_score(fold_scores: Floats, fold_penalty: float = 0.5) -> float:
     NonFiniteError
         A score is NaN or infinite; a trial fails for it.
     """
-    _check("fold_scores", fold_scores, rank=2)
+    check_returns("fold_scores", fold_scores, rank=2)
     if fold_scores.size == 0:
         raise ValueError(f"fold_scores has shape {fold_scores.shape}, needed at least one fold and seed")
     if not 0.0 <= fold_penalty < math.inf:
@@ -270,18 +268,8 @@ def _positive(name: str, value: int) -> int:
     return value
 
 
-def _check(name: str, values: Floats, rank: int | None = None) -> None:
-    if not isinstance(values, np.ndarray) or values.dtype != np.float64:
-        raise TypeError(f"{name} must be a float64 array")
-    if values.ndim == 0 or (rank is not None and values.ndim != rank):
-        raise ValueError(f"{name} has rank {values.ndim}, needed {rank or 'at least 1'}")
-    bad = int(np.count_nonzero(~np.isfinite(values)))
-    if bad:
-        raise NonFiniteError(f"{name}: {bad} of {values.size} values are NaN or infinite; needed finite ones")
-
-
 def _check_equity(equity: Floats) -> None:
-    _check("equity", equity, rank=1)
+    check_returns("equity", equity, rank=1)
     if equity.size == 0:
         raise ValueError("equity is empty, needed at least the starting value")
     if equity[0] <= 0.0 or equity.min() < 0.0:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from threadpoolctl import threadpool_limits
 
 from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.market.features import MARKET_FEATURES, REGIME_FEATURES
@@ -102,11 +105,6 @@ def _mixture_labels(
     sample: NDArray[np.float64], values: NDArray[np.float64], regimes: int, seed: int
 ) -> NDArray[np.int8]:
     """Fit on `sample` float64[N, 4], label `values` float64[T, 4]; int8[T], calmest first."""
-    # half a second to import, and only a fit needs them
-    from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415
-    from sklearn.mixture import GaussianMixture  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
-
     mixture = GaussianMixture(
         regimes, tol=FIT_TOLERANCE, max_iter=FIT_ITERATIONS, n_init=FIT_STARTS, random_state=seed % 2**32
     )

@@ -1,0 +1,51 @@
+"""In which precision networks run: what `auto` means on a processor, and autocast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from sentio_rllib.ppo.settings import Precision
+
+
+def resolve_precision(precision: Precision, device: torch.device, hidden: Sequence[int]) -> Precision:
+    """Return what `auto` means on this device for networks of these widths.
+
+    bfloat16 on a GPU, and on a CPU that multiplies it faster than float32 where layers are wide enough to pay
+    for the casts; else float32.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if max(hidden) >= 256 and _cpu_prefers_bfloat16() else "float32"
+
+
+@cache
+def _cpu_prefers_bfloat16() -> bool:
+    """Whether bfloat16 products are faster than float32 ones: with AMX, or with AVX512-BF16 on AMD.
+
+    Intel's VDPBF16PS issues on one port and float32's FMA on two, so without AMX passes in bfloat16 took half
+    as long again as in float32 (D4).
+    """
+    if torch.cpu._is_amx_tile_supported():
+        return True
+    cpuinfo = Path("/proc/cpuinfo")
+    amd = cpuinfo.is_file() and "AuthenticAMD" in cpuinfo.read_text()
+    return amd and torch.cpu._is_avx512_bf16_supported()
+
+
+def compute_dtype(precision: Precision) -> torch.dtype:
+    """Return the dtype of master weights and columns."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+@contextmanager
+def autocast(precision: Precision, device: torch.device) -> Iterator[None]:
+    """Run network passes in bfloat16 where `precision` says so; master weights stay float32."""
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        yield
