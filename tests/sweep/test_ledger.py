@@ -1,0 +1,520 @@
+"""The ledger: what is counted on which sessions, who may open a holdout, and what two processes or a kill leave."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import pickle
+import signal
+import sqlite3
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta, timezone, tzinfo
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentio_rllib.errors import SweepError
+from sentio_rllib.market.bars import Bars
+from sentio_rllib.sweep import ledger as module
+from sentio_rllib.sweep.ledger import HoldoutOpenedError, Ledger, LedgerTrial, session_hashes
+from tests.strategies import make_bars, session_minutes
+
+COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")
+NOBODY = 65534
+
+
+def hashes(first: int, stop: int) -> list[str]:
+    """Made-up hashes of the sessions first .. stop - 1."""
+    return [f"{number:032x}" for number in range(first, stop)]
+
+
+def record(ledger: Ledger, uid: str, trial_id: str, **changes: Any) -> None:
+    values: dict[str, Any] = {
+        "config": "c0",
+        "members": 6,
+        "evaluations": 1,
+        "env_steps": 100,
+        "state": "running",
+        "sharpe": 0.1,
+        "timing_sharpe": 0.05,
+    }
+    ledger.record_trial(uid, trial_id, **values | changes)
+
+
+def register(ledger: Ledger, uid: str, development: list[str], holdout: list[str] | None = None) -> None:
+    ledger.register_sweep(uid, f"sweep-{uid}", "1.0", development, holdout or [])
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger in a folder of its own."""
+    return Ledger(tmp_path / "data" / "ledger.sqlite")
+
+
+@pytest.fixture(scope="module")
+def bars() -> Bars:
+    """Three sessions, the second of them a half day."""
+    return make_bars(session_minutes("2024-11-27", "2024-12-02"))
+
+
+# ---- hashes
+
+
+def test_hash_is_sha256_of_the_sessions_values(bars: Bars) -> None:
+    second = np.flatnonzero(bars.sessions.session == 1)
+    assert second.size == 210
+    content = b"".join(struct.pack("<q", int(bars.timestamp[row])) for row in second)
+    for name in COLUMNS[1:]:
+        content += b"".join(struct.pack("<d", float(getattr(bars, name)[row])) for row in second)
+    assert session_hashes(bars)[1] == hashlib.sha256(content).hexdigest()[:32]
+
+
+def test_an_appended_day_keeps_the_hashes(bars: Bars) -> None:
+    before = bars.slice(0, int(np.flatnonzero(bars.sessions.session == 2)[0]))
+    assert len(session_hashes(before)) == 2
+    assert session_hashes(bars)[:2] == session_hashes(before)
+    assert len(set(session_hashes(bars))) == 3
+
+
+def test_a_renamed_file_is_the_same_data(bars: Bars) -> None:
+    assert session_hashes(dataclasses.replace(bars, symbol="OTHER")) == session_hashes(bars)
+
+
+@pytest.mark.parametrize("row", [390, 500, 599])
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_changed_value_changes_only_its_sessions_hash(bars: Bars, column: str, row: int) -> None:
+    values = getattr(bars, column).copy()
+    values[row] = values[row] + 1 if column == "timestamp" else np.nextafter(values[row], np.inf)
+    changed = session_hashes(dataclasses.replace(bars, **{column: values}))
+    assert [a == b for a, b in zip(changed, session_hashes(bars), strict=True)] == [True, False, True]
+
+
+# ---- trials
+
+
+def test_trials_are_found_by_any_shared_development_session(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 5), hashes(5, 7))
+    register(ledger, "b", hashes(4, 9))
+    record(ledger, "a", "trial_0000", config="x", state="pruned", sharpe=-0.2, timing_sharpe=None)
+    record(ledger, "b", "trial_0000", config="y")
+    record(ledger, "b", "trial_0001", config="y", members=8)
+    first = LedgerTrial("a", "sweep-a", "trial_0000", "x", 6, 1, 100, "pruned", -0.2, None)
+    assert ledger.trials_on(hashes(0, 4)) == [first]
+    assert [(trial.uid, trial.trial_id) for trial in ledger.trials_on(hashes(4, 5))] == [
+        ("a", "trial_0000"),
+        ("b", "trial_0000"),
+        ("b", "trial_0001"),
+    ]
+    # session 5 is of the holdout of a, and of what b was trained on
+    assert [trial.uid for trial in ledger.trials_on(hashes(5, 6))] == ["b", "b"]
+    assert [ledger.trials_that_saw(hashes(*span)) for span in ((0, 2), (4, 5), (5, 7), (9, 20))] == [1, 3, 2, 0]
+    assert ledger.trials_on([]) == []
+
+
+def test_an_appended_day_does_not_reset_the_count(ledger: Ledger, bars: Bars) -> None:
+    before = session_hashes(bars.slice(0, 600))
+    register(ledger, "a", list(before[:1]), list(before[1:]))
+    record(ledger, "a", "trial_0000")
+    ledger.open_holdout("a", "champion", before[1:], reopen=False)
+    now = session_hashes(bars)
+    assert ledger.trials_that_saw(now[:2]) == 1
+    register(ledger, "b", list(now[:1]), list(now[1:]))
+    with pytest.raises(HoldoutOpenedError, match="1 of the 2 holdout sessions"):
+        ledger.open_holdout("b", "champion", now[1:], reopen=False)
+
+
+def test_registering_again_adds_sessions_and_takes_none_back(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 3))
+    record(ledger, "a", "trial_0000")
+    ledger.register_sweep("a", "renamed", "2.0", hashes(2, 4), hashes(0, 1))
+    ledger.register_sweep("a", "renamed", "2.0", hashes(2, 4), hashes(0, 1))
+    for session in range(4):
+        assert [trial.sweep for trial in ledger.trials_on(hashes(session, session + 1))] == ["sweep-a"]
+
+
+def test_counts_never_go_down(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 1))
+    record(ledger, "a", "trial_0000", evaluations=5, env_steps=500, sharpe=0.3)
+    record(ledger, "a", "trial_0000", evaluations=3, env_steps=300, members=2, sharpe=0.2)
+    (trial,) = ledger.trials_on(hashes(0, 1))
+    assert (trial.evaluations, trial.env_steps, trial.members, trial.sharpe) == (5, 500, 6, 0.2)
+    record(ledger, "a", "trial_0000", evaluations=6, env_steps=600, state="completed", sharpe=-0.4)
+    (trial,) = ledger.trials_on(hashes(0, 1))
+    assert (trial.evaluations, trial.env_steps, trial.state, trial.sharpe) == (6, 600, "completed", -0.4)
+
+
+@pytest.mark.parametrize("sharpe", [None, float("nan"), float("inf"), float("-inf")])
+def test_a_trial_that_fails_keeps_the_sharpe_that_was_seen(ledger: Ledger, sharpe: float | None) -> None:
+    register(ledger, "a", hashes(0, 1))
+    record(ledger, "a", "trial_0000", sharpe=sharpe, timing_sharpe=0.25)
+    assert ledger.trials_on(hashes(0, 1))[0].sharpe is None
+    record(ledger, "a", "trial_0000", sharpe=0.5)
+    record(ledger, "a", "trial_0000", state="failed", sharpe=sharpe, timing_sharpe=sharpe)
+    (trial,) = ledger.trials_on(hashes(0, 1))
+    assert (trial.state, trial.sharpe, trial.timing_sharpe) == ("failed", 0.5, 0.05)
+
+
+def test_numpy_numbers_are_taken(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 1))
+    record(ledger, "a", "t", members=np.int64(3), env_steps=np.int32(7), sharpe=np.float32(0.5))
+    (trial,) = ledger.trials_on(hashes(0, 1))
+    assert (trial.members, trial.env_steps, trial.sharpe) == (3, 7, 0.5)
+
+
+@pytest.mark.parametrize("name", ["members", "evaluations", "env_steps"])
+def test_negative_counts_are_refused(ledger: Ledger, name: str) -> None:
+    register(ledger, "a", hashes(0, 1))
+    with pytest.raises(ValueError, match="may be negative"):
+        record(ledger, "a", "trial_0000", **{name: -1})
+    assert ledger.trials_on(hashes(0, 1)) == []
+
+
+def test_an_unknown_sweep_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(ValueError, match="'a' is not in the ledger: call register_sweep"):
+        record(ledger, "a", "trial_0000")
+    with pytest.raises(ValueError, match="'a' is not in the ledger: call register_sweep"):
+        ledger.open_holdout("a", "champion", hashes(0, 1), reopen=True)
+    assert ledger.openings_on(hashes(0, 1)) == ()
+
+
+# ---- openings
+
+
+def test_the_first_opening_is_free_and_its_repeat_the_same(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 5))
+    opening = ledger.open_holdout("a", "champion", hashes(5, 9), reopen=False)
+    assert (opening.number, opening.reopened, opening.earlier) == (1, False, ())
+    assert ledger.open_holdout("a", "champion", hashes(5, 9), reopen=False) == opening
+    assert [(held.sweep, held.shared) for held in ledger.openings_on(hashes(8, 12))] == [("sweep-a", 1)]
+
+
+@pytest.mark.parametrize(("uid", "key"), [("b", "champion"), ("a", "another trial")])
+@pytest.mark.parametrize(("sessions", "shared"), [(hashes(5, 9), 4), (hashes(8, 12), 1), (hashes(0, 6), 1)])
+def test_another_look_at_any_session_needs_reopen(
+    ledger: Ledger, uid: str, key: str, sessions: list[str], shared: int
+) -> None:
+    for name in "ab":
+        register(ledger, name, hashes(20, 21))
+    before = ledger.open_holdout("a", "champion", hashes(5, 9), reopen=False)
+    with pytest.raises(HoldoutOpenedError) as raised:
+        ledger.open_holdout(uid, key, sessions, reopen=False)
+    ((_, opened_at, _),) = ledger.openings_on(hashes(5, 9))
+    message = str(raised.value)
+    assert "\n" not in message
+    for part in (
+        f"{shared} of the {len(sessions)} holdout",
+        "'sweep-a'",
+        f"{opened_at} (UTC)",
+        "--reopen-holdout",
+        str(ledger.path),
+    ):
+        assert part in message
+    assert len(ledger.openings_on(hashes(0, 30))) == 1
+    opening = ledger.open_holdout(uid, key, sessions, reopen=True)
+    assert (opening.number, opening.reopened, opening.earlier) == (2, True, (("sweep-a", opened_at, shared),))
+    # neither sweep's repeat is a new look, nor does it need the option again
+    assert ledger.open_holdout(uid, key, sessions, reopen=False) == opening
+    assert ledger.open_holdout("a", "champion", hashes(5, 9), reopen=False) == before
+
+
+def test_openings_without_a_shared_session_do_not_meet(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 1))
+    ledger.open_holdout("a", "first", hashes(5, 9), reopen=False)
+    opening = ledger.open_holdout("a", "second", hashes(9, 12), reopen=False)
+    assert (opening.number, opening.reopened) == (1, False)
+    assert ledger.openings_on(hashes(12, 15)) == ()
+    third = ledger.open_holdout("a", "third", hashes(8, 10), reopen=True)
+    assert [held.shared for held in third.earlier] == [1, 1]
+    with pytest.raises(HoldoutOpenedError, match="the last of 3 openings"):
+        ledger.open_holdout("a", "fourth", hashes(5, 12), reopen=False)
+
+
+def test_opening_times_are_utc_to_the_second(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            new_york = datetime(2026, 1, 1, 22, 4, 5, 678, tzinfo=timezone(timedelta(hours=-5)))
+            return new_york if tz is None else new_york.astimezone(tz)
+
+    monkeypatch.setattr(module, "datetime", Clock)
+    register(ledger, "a", hashes(0, 1))
+    ledger.open_holdout("a", "champion", hashes(1, 2), reopen=False)
+    assert ledger.openings_on(hashes(1, 2)) == (("sweep-a", "2026-01-02T03:04:05Z", 1),)
+
+
+def test_one_key_cannot_name_other_sessions(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 1))
+    ledger.open_holdout("a", "champion", hashes(1, 4), reopen=False)
+    for sessions in (hashes(1, 3), hashes(1, 5), hashes(6, 9)):
+        with pytest.raises(ValueError, match="recorded for other sessions"):
+            ledger.open_holdout("a", "champion", sessions, reopen=True)
+    with pytest.raises(ValueError, match="without sessions"):
+        ledger.open_holdout("a", "empty", [], reopen=True)
+
+
+_LOOKS = st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seen=st.fixed_dictionaries(
+        {(uid, key): st.sets(st.integers(0, 9), min_size=1, max_size=4) for uid in "ab" for key in "xyz"}
+    ),
+    steps=st.lists(st.tuples(_LOOKS, st.booleans()), max_size=8),
+)
+def test_openings_agree_with_sets(
+    seen: dict[tuple[str, str], set[int]], steps: list[tuple[tuple[str, str], bool]]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "ledger.sqlite")
+        for uid in "ab":
+            register(ledger, uid, [])
+        opened: list[tuple[str, str]] = []
+        for look, reopen in steps:
+            sessions = [f"{number:032x}" for number in seen[look]]
+            before = opened[: opened.index(look)] if look in opened else opened
+            shared = [(f"sweep-{uid}", len(seen[uid, key] & seen[look])) for uid, key in before]
+            expected = [(sweep, count) for sweep, count in shared if count]
+            if look not in opened and expected and not reopen:
+                with pytest.raises(HoldoutOpenedError):
+                    ledger.open_holdout(*look, sessions, reopen=False)
+                continue
+            opening = ledger.open_holdout(*look, sessions, reopen=reopen)
+            assert [(held.sweep, held.shared) for held in opening.earlier] == expected
+            assert (opening.number, opening.reopened) == (len(expected) + 1, bool(expected))
+            opened += [look] if look not in opened else []
+
+
+# ---- size
+
+
+def test_more_sessions_than_a_statement_has_variables(ledger: Ledger) -> None:
+    many = hashes(0, 40_000)  # SQLite's usual bound is 32,766
+    register(ledger, "a", many[:-5_000], many[-5_000:])
+    record(ledger, "a", "trial_0000")
+    assert ledger.trials_that_saw(many[:-5_000]) == 1
+    assert ledger.trials_that_saw(many[-5_000:]) == 0
+    assert ledger.open_holdout("a", "champion", many[-5_000:], reopen=False).number == 1
+    assert ledger.openings_on(many)[0].shared == 5_000
+
+
+# ---- processes
+
+_WRITER = """
+import sys
+from sentio_rllib.sweep.ledger import Ledger
+path, uid = sys.argv[1:]
+print("ready", flush=True)
+sys.stdin.readline()
+ledger = Ledger(path)
+ledger.register_sweep(uid, uid, "1.0", [f"{n:032x}" for n in range(300)], [])
+for step in range(1, 4):
+    for trial in range(12):
+        ledger.record_trial(uid, f"trial_{trial:04d}", config="c", members=1, evaluations=step, env_steps=step * 10,
+                            state="running", sharpe=float(trial), timing_sharpe=None)
+"""
+
+# dies as it comes to a statement, with a cache so small that the file itself already holds pages of the transaction
+_KILLED = """
+import os, signal, sqlite3, sys
+from sentio_rllib.sweep.ledger import Ledger
+path, method, statement = sys.argv[1:]
+ledger = Ledger(path)
+
+class Dying(sqlite3.Connection):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA cache_size = 1")
+        self.set_trace_callback(lambda sql: sql.startswith(statement) and os.kill(os.getpid(), signal.SIGKILL))
+
+connect = sqlite3.connect
+sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Dying, **kwargs)
+sessions = [f"{n:032x}" for n in range(5000)]
+if method == "register":
+    ledger.register_sweep("b", "sweep-b", "1.0", sessions, [])
+else:
+    ledger.open_holdout("a", "champion", sessions, reopen=True)
+"""
+
+
+def start(script: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_at_once_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "ledger.sqlite"
+    writers = [start(_WRITER, path, uid) for uid in ("a", "b")]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    for writer in writers:  # both make the file and its tables
+        assert writer.stdin is not None
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    for writer in writers:
+        assert writer.communicate(timeout=60)[1] == ""
+        assert writer.returncode == 0
+    trials = Ledger(path).trials_on(hashes(0, 1))
+    told = {(trial.uid, trial.trial_id): (trial.evaluations, trial.env_steps, trial.sharpe) for trial in trials}
+    assert len(trials) == 24
+    assert told == {(uid, f"trial_{n:04d}"): (3, 30, float(n)) for uid in "ab" for n in range(12)}
+
+
+@pytest.mark.parametrize(
+    ("method", "statement"),
+    [("register", "INSERT OR IGNORE INTO sweep_session"), ("register", "COMMIT"), ("open", "COMMIT")],
+)
+def test_a_process_killed_in_a_transaction_leaves_the_ledger_as_it_was(
+    ledger: Ledger, method: str, statement: str
+) -> None:
+    register(ledger, "a", hashes(0, 3))
+    record(ledger, "a", "trial_0000")
+    before = ledger.path.read_bytes()
+    journal = ledger.path.with_name(ledger.path.name + "-journal")
+    with start(_KILLED, ledger.path, method, statement) as killed:
+        killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert journal.stat().st_size > 0
+    assert ledger.path.read_bytes()[: len(before)] != before  # half written
+
+    again = Ledger(ledger.path)
+    assert not journal.exists()
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert connection.execute("SELECT COUNT(*) FROM session").fetchone() == (3,)
+    assert [trial.uid for trial in again.trials_on(hashes(0, 5_000))] == ["a"]
+    assert again.openings_on(hashes(0, 5_000)) == ()
+    register(again, "b", hashes(0, 5_000))
+    record(again, "b", "trial_0000")
+    assert again.trials_that_saw(hashes(4_999, 5_000)) == 1
+    assert again.open_holdout("a", "champion", hashes(0, 5_000), reopen=False).number == 1
+
+
+def test_a_ledger_pickles(ledger: Ledger) -> None:
+    register(ledger, "a", hashes(0, 1))
+    copy = pickle.loads(pickle.dumps(ledger))
+    record(copy, "a", "trial_0000")
+    assert ledger.trials_that_saw(hashes(0, 1)) == 1
+
+
+def test_a_relative_path_holds_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = Ledger("data/led?ger #1 100%.sqlite")
+    monkeypatch.chdir("/")
+    register(ledger, "a", hashes(0, 1))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["led?ger #1 100%.sqlite"]
+
+
+def test_knows_no_ray() -> None:
+    script = "import sys, sentio_rllib.sweep.ledger; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ---- files that cannot be used
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Act as a user whom modes bind, where the tests run as root."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def refused(path: Path, reason: str) -> None:
+    with pytest.raises(SweepError, match=reason) as raised:
+        Ledger(path)
+    message = str(raised.value)
+    assert message.startswith(f"{path}: ")
+    assert "evidence.ledger" in message
+    assert "\n" not in message
+
+
+def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file" / "ledger.sqlite", "its folder: File exists")
+    refused(tmp_path / "file" / "below" / "ledger.sqlite", "its folder: Not a directory")
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    refused(tmp_path, "it is a folder")
+
+
+@pytest.mark.parametrize("content", [b"a,b\n", b"no database " * 1_000])
+def test_a_file_that_is_no_database_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(content)
+    refused(path, "not a database")
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_bytes(b"")
+    assert Ledger(tmp_path / "ledger.sqlite").trials_on(hashes(0, 1)) == []
+
+
+@pytest.mark.parametrize("statement", ["CREATE TABLE studies (id)", f"PRAGMA user_version = {module.SCHEMA_VERSION}"])
+def test_the_database_of_another_program_is_refused_and_kept(tmp_path: Path, statement: str) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(statement)
+    content = path.read_bytes()
+    refused(path, "database of another program")
+    assert path.read_bytes() == content
+
+
+def test_another_schema_version_is_refused(ledger: Ledger) -> None:
+    with closing(sqlite3.connect(ledger.path)) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    refused(ledger.path, "schema version 7, this program needs 1")
+
+
+@pytest.mark.parametrize("bound", ["file", "folder", "new", "closed"])
+def test_what_may_not_be_written_is_refused(bound: str) -> None:
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        folder = Path(name)
+        path = Ledger(folder / "ledger.sqlite").path if bound != "new" else folder / "deeper" / "ledger.sqlite"
+        if bound in ("file", "folder"):
+            path.chmod(0o444 if bound == "file" else 0o666)
+        # a journal needs the folder
+        folder.chmod({"file": 0o777, "folder": 0o555, "new": 0o555, "closed": 0o000}[bound])
+        try:
+            with unprivileged():
+                refused(path, "readonly|unable to open|Permission denied")
+        finally:
+            folder.chmod(0o700)
+
+
+def test_a_locked_ledger_is_told(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.01)
+    register(ledger, "a", hashes(0, 1))
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SweepError, match="locked"):
+            record(ledger, "a", "trial_0000")
+        assert ledger.trials_on(hashes(0, 1)) == []  # reading goes on
+    record(ledger, "a", "trial_0000")
+    assert ledger.trials_that_saw(hashes(0, 1)) == 1
+
+
+def test_a_ledger_that_was_removed_is_told_and_not_made_anew(ledger: Ledger) -> None:
+    ledger.path.unlink()
+    with pytest.raises(SweepError, match="unable to open"):
+        ledger.trials_on(hashes(0, 1))
+    assert not ledger.path.exists()
