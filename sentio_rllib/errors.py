@@ -34,6 +34,10 @@ class SplitError(SentioError):
     """The bars do not suffice for the folds that were asked for."""
 
 
+class LeakError(SentioError):
+    """A leak probe found that decisions could know the future; one line for every probe that did not hold."""
+
+
 class CheckpointError(SentioError):
     """A checkpoint or bundle is incomplete, altered, or made for something else."""
 
