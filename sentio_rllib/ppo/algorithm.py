@@ -6,6 +6,7 @@ every member on its validation blocks. A trial that ends by itself says why in `
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -28,8 +29,10 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from sentio_rllib.errors import CheckpointError, NonFiniteError
+from sentio_rllib.market.tape import Tape
 from sentio_rllib.policy.heads import gate_collapsed
 from sentio_rllib.policy.rl_module import rl_module_spec
+from sentio_rllib.policy.variants import ActorCritic
 from sentio_rllib.ppo.checkpoint import load_model, save_model, verify_manifest, write_manifest
 from sentio_rllib.ppo.convergence import Convergence
 from sentio_rllib.ppo.env_runner import SentioEnvRunner, TapeHandle
@@ -131,7 +134,10 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         if self.config.num_env_runners == 0 and learner is not None:
             self.env_runner.sampler.network = learner.stack  # one process: nothing to synchronise
         runner, tape = self.env_runner, config.tape
-        self.scorer = Scorer(tape.tensors(runner.device), settings, tape.get().sessions_per_year, runner.sampler.dtype)
+        self.scorer: Scorer | None = None
+        if all(fold.validation for fold in settings.folds):  # a champion is trained on all there is and not validated
+            tensors, year = tape.tensors(runner.device), tape.get().sessions_per_year
+            self.scorer = Scorer(tensors, settings, year, runner.sampler.dtype)
         self.train_iterations = 0
         self.env_steps = 0
         self.convergence = Convergence(settings.grace_steps, settings.patience, settings.min_delta)
@@ -208,7 +214,8 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
 
     def _evaluate(self) -> dict[str, Any]:
         """Score all members and keep the weights where the greedy score is the best so far."""
-        self.scores = scores = self.scorer.score(self._stack())
+        assert self.scorer is not None
+        self.scores = scores = self.scorer.score(self.network())
         trades = float(np.median([record.trades for record in scores.evaluation.greedy]))
         if self.best is None or scores.cv_score > self.best["cv_score"]:
             self._keep_best(scores, trades)
@@ -220,6 +227,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             "env_steps": self.env_steps,
             "member_steps": self.env_steps * len(self.settings.members),
             "validation_trades": trades,
+            **{f"fold_{fold}_score": float(np.median(each)) for fold, each in enumerate(scores.fold_scores)},
             "reward_mean": figures["reward"],
             "entropy": figures["entropy"],
             "trades_per_decision": figures["trades"],
@@ -233,7 +241,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         return {} if usage is None else {"gates_collapsed": int(gate_collapsed(usage).sum())}
 
     def _keep_best(self, scores: Scores, trades: float) -> None:
-        self.best_weights = {key: value.detach().clone() for key, value in self._stack().state_dict().items()}
+        self.best_weights = {key: value.detach().clone() for key, value in self.network().state_dict().items()}
         self.best = {
             "cv_score": scores.cv_score,
             "rung_score": scores.rung_score,
@@ -250,9 +258,11 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             },
         }
 
-    def _stack(self) -> Any:
+    def network(self) -> ActorCritic:
+        """Return the stack of members as it stands."""
         learner = self.learner_group._learner
-        return learner.stack if learner is not None else self.env_runner.module.stack
+        stack: ActorCritic = learner.stack if learner is not None else self.env_runner.module.stack
+        return stack
 
     def _stop_reason(self, rung_score: float) -> str | None:
         if self.env_steps >= self.settings.env_steps:
@@ -322,6 +332,23 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         self.config = config
         self.setup(config)
         return True
+
+
+def build_algorithm(settings: TrialSettings, tape: Tape) -> SentioPPO:
+    """Return an algorithm in this process, apart from Tune; needs an initialised Ray. Stop it when it is done.
+
+    Ray's notices about its own API are kept from the terminal.
+    """
+    loggers = [logging.getLogger(name) for name in ("ray.rllib", "ray.tune", "ray._common.deprecation")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        algorithm: SentioPPO = SentioPPOConfig().trading(settings, TapeHandle(tape)).build_algo()
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+    return algorithm
 
 
 def _record_json(record: Record) -> dict[str, Any]:

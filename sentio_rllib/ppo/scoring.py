@@ -51,6 +51,28 @@ def network_policy(network: ActorCritic, reader: TapeReader, bars: torch.Tensor)
     return decide
 
 
+def ensemble_policy(network: ActorCritic, reader: TapeReader, bars: torch.Tensor) -> Decide:
+    """Return the members of `network` as one policy, the mean of their distributions.
+
+    Parameters
+    ----------
+    network, reader
+        M networks and the tape they read.
+    bars
+        int64 ``[steps, blocks, 1]``, of every decision in every block.
+    """
+    count = len(network.members)
+    each = network_policy(network, reader, bars.expand(-1, -1, count))
+
+    def decide(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        rows = len(bar)
+        logits = each(bar.expand(rows, count), portfolio.expand(rows, count, -1), mask.expand(rows, count, -1))
+        # a masked action has probability 0 with every member, and stays the least of all logits
+        return torch.log(torch.softmax(logits, -1).mean(1, keepdim=True).clamp_(min=torch.finfo(logits.dtype).tiny))
+
+    return decide
+
+
 class Scorer:
     """Scores networks of one trial.
 

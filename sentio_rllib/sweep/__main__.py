@@ -29,6 +29,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--name", help="name of the sweep and of its folder (default: the file's name)")
     parser.add_argument("--resume", action="store_true", help="go on with a sweep, or extend a finished one")
+    parser.add_argument(
+        "--reopen-holdout",
+        action="store_true",
+        help="open a holdout of which sessions were opened before; the report shows it, and nothing is supported then",
+    )
     parser.add_argument("--dry-run", action="store_true", help="show what would run and how long; start nothing")
     parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")
     return parser
@@ -49,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415  # as above
 
-        summary = run_sweep(config, resume=args.resume, address=args.address)
+        summary = run_sweep(config, resume=args.resume, address=args.address, reopen_holdout=args.reopen_holdout)
     except SentioError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)

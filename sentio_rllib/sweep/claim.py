@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,14 @@ from sentio_rllib.sweep.prepare import Prepared
 
 CONFIG = "config.yaml"
 FINGERPRINT = "fingerprint.json"
-EXTENDABLE = ("search.trials", "search.minutes", "search.max_concurrent", "resources.cpu", "resources.gpu")
+EXTENDABLE = (
+    "search.trials",
+    "search.minutes",
+    "search.max_concurrent",
+    "resources.cpu",
+    "resources.gpu",
+    "evidence.ledger",
+)
 """Keys that may differ when a sweep is resumed."""
 
 
@@ -113,7 +121,15 @@ def check_fingerprint(folder: Path, prepared: Prepared) -> None:
         )
 
 
-def record(folder: Path, config: SweepConfig, prepared: Prepared) -> None:
-    """Write the configuration and the fingerprint of a sweep that starts or goes on."""
-    write_json(folder / FINGERPRINT, fingerprint(prepared) | {"config": config.fingerprint()})
+def record(folder: Path, config: SweepConfig, prepared: Prepared) -> str:
+    """Write the configuration and the fingerprint of a sweep that starts or goes on, and return its identity.
+
+    The identity is drawn when a sweep starts and kept when it goes on: a sweep of the same name that is run again
+    in another or an emptied folder is another one, and is counted as such.
+    """
+    path = folder / FINGERPRINT
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    identity: str = before.get("sweep") or uuid.uuid4().hex
+    write_json(path, fingerprint(prepared) | {"config": config.fingerprint(), "sweep": identity})
     write_text(folder / CONFIG, config.to_yaml())
+    return identity

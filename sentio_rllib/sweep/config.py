@@ -24,6 +24,7 @@ from sentio_rllib.sweep.keys import find_leaf, is_tunable, leaves, nearest, refu
 from sentio_rllib.sweep.reading import apply_overrides, read_yaml, sort_keys, write_yaml
 from sentio_rllib.sweep.schema import (
     Data,
+    Evidence,
     Features,
     Policy,
     Ppo,
@@ -68,6 +69,7 @@ class SweepConfig(Section):
     ppo: Ppo = Field(default_factory=Ppo, description="optimisation")
     risk: Risk = Field(default_factory=Risk, description="what the objective counts besides the mean")
     search: Search = Field(default_factory=Search, description="what is tried and when a trial ends")
+    evidence: Evidence = Field(default_factory=Evidence, description="which trial becomes champion, what is claimed")
     resources: Resources = Field(default_factory=Resources, description="of one trial")
     storage_path: str = Field(
         default="experiments", min_length=1, description="folder or pyarrow file system that holds the sweeps"

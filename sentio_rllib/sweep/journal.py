@@ -14,22 +14,26 @@ from ray.exceptions import RayTaskError
 from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
-from sentio_rllib.sweep.files import EVALUATIONS, FAULTS, append_row
+from sentio_rllib.sweep.account import Account
+from sentio_rllib.sweep.files import EVALUATIONS, FAULTS, append_row, read_rows
 
 
 class Journal(Callback):  # type: ignore[misc]  # Ray ships no types
     """Appends each evaluation and each fault of a trial to files in its folder, and has sound evaluations kept.
 
-    A checkpoint follows every evaluation but that of a trial that is not finite.
+    A checkpoint follows every evaluation but that of a trial that is not finite. Each is told to the ledger at
+    once, so that a sweep that is killed and forgotten has been counted.
 
     Parameters
     ----------
     folder
         Of this run of the sweep; trials have folders of their names below it.
+    account
+        Of the sweep in the ledger.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, account: Account) -> None:
+        self.folder, self.account = folder, account
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
         """Write the flat figures of an evaluation, and ask for its checkpoint."""
@@ -37,6 +41,7 @@ class Journal(Callback):  # type: ignore[misc]  # Ray ships no types
         result[SHOULD_CHECKPOINT] = "failure" not in result
         flat = {key: value for key, value in result.items() if value is None or isinstance(value, (str, int, float))}
         append_row(self.folder / str(trial) / EVALUATIONS, flat)
+        self.account.count(str(trial), trial.config["params"], read_rows(self.folder / str(trial) / EVALUATIONS))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Write why a trial is restarted from its last checkpoint."""

@@ -2,47 +2,48 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sentio_rllib.ppo.checkpoint import save_model
+from sentio_rllib.report.page import write_report
 from sentio_rllib.sweep.champion import champion_model
 from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.files import write_json
+from sentio_rllib.sweep.context import Context
+from sentio_rllib.sweep.evidence import examine
+from sentio_rllib.sweep.files import write_json, write_text
 from sentio_rllib.sweep.pairing import compare_arms
 from sentio_rllib.sweep.prepare import Prepared
-from sentio_rllib.sweep.selection import STATES, Outcome, best_outcome, collapsed_gates, leaderboard, session_returns
+from sentio_rllib.sweep.selection import (
+    STATES,
+    Outcome,
+    Selection,
+    best_outcome,
+    collapsed_gates,
+    curves,
+    leaderboard,
+    session_returns,
+)
 from sentio_rllib.sweep.space import asked_trials
+from sentio_rllib.validation.schemes import Range
 
 CHAMPION = "champion"
 SUMMARY = "summary.json"
+FINAL = ("completed", "time budget")
+"""States of a sweep whose search is over and has a champion."""
 
 
-def write_outcome(
-    folder: Path,
-    config: SweepConfig,
-    prepared: Prepared,
-    outcomes: Sequence[Outcome],
-    *,
-    seconds: float,
-    steps_before: int,
-    remaining: int,
-    interrupted: bool,
-) -> dict[str, Any]:
-    """Write everything a sweep leaves behind and return the summary.
+@dataclass(frozen=True)
+class Course:
+    """How this run of a sweep went.
 
-    Parameters
+    Attributes
     ----------
-    folder
-        Of the sweep.
-    config, prepared
-        What was asked for and what trials ran on.
-    outcomes
-        One per trial.
     seconds
-        Wall time of this run of the sweep.
+        Wall time of the search.
     steps_before
         Env steps that earlier runs of the sweep have made.
     remaining
@@ -50,15 +51,46 @@ def write_outcome(
     interrupted
         Whether the user ended it.
     """
-    best = best_outcome(outcomes)
+
+    seconds: float
+    steps_before: int
+    remaining: int
+    interrupted: bool
+
+
+def write_outcome(
+    sweep: Context, outcomes: Sequence[Outcome], course: Course, *, reopen: bool, go_on: Callable[[], bool]
+) -> dict[str, Any]:
+    """Write everything a sweep leaves behind and return the summary.
+
+    Parameters
+    ----------
+    sweep
+        What was asked for and what trials ran on.
+    outcomes
+        One per trial.
+    course
+        How the search went.
+    reopen
+        Whether a holdout that was opened before may be opened again.
+    go_on
+        False gives up what the champion still takes.
+    """
+    folder, config, prepared = sweep.folder, sweep.config, sweep.prepared
+    best = best_outcome(outcomes, config.evidence.selection)
     leaderboard(outcomes).to_parquet(folder / "leaderboard.parquet")
     labels = [str(label) for label in prepared.tape.session_labels]
     session_returns(outcomes, labels).to_parquet(folder / "returns.parquet")
+    curves(outcomes).to_parquet(folder / "curves.parquet")
+    write_text(folder / "folds.json", json.dumps(_folds(prepared), indent=1) + "\n")
     if best is not None:
         save_model(folder / CHAMPION, *champion_model(best, config, prepared))
+    state = _state(config, outcomes, best, course)
+    found = examine(sweep, outcomes, best, final=state in FINAL, reopen=reopen, go_on=go_on)
+    found.equity.to_parquet(folder / "equity.parquet")
     summary = {
         "name": config.name,
-        "state": _state(config, outcomes, best, remaining=remaining, interrupted=interrupted),
+        "state": state,
         "variant": config.variant,
         "data": {
             "fingerprint": prepared.bars.fingerprint,
@@ -67,20 +99,38 @@ def write_outcome(
             "last": prepared.bars.last,
         },
         "trials": _counts(config, outcomes),
-        "best": _best(best),
+        "best": _best(best, config.evidence.selection),
         "arms": compare_arms(config.search.arms, outcomes),
-        "throughput": _throughput(
-            outcomes, len(prepared.splits.folds) * config.validation.seeds, seconds=seconds, steps_before=steps_before
-        ),
+        **found.summary,
+        "throughput": _throughput(outcomes, len(prepared.splits.folds) * config.validation.seeds, course),
     }
     write_json(folder / SUMMARY, summary)
+    write_report(folder)
     return summary
 
 
-def _state(
-    config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, *, remaining: int, interrupted: bool
-) -> str:
-    if interrupted:
+def _folds(prepared: Prepared) -> list[dict[str, str | int]]:
+    """One row for each range of bars: its fold, its part, its first and last bar."""
+    splits, stamps = prepared.splits, prepared.bars.timestamp.astype("datetime64[ns]").astype("datetime64[m]")
+    parts: list[tuple[int | str, str, Sequence[Range]]] = []
+    for fold in splits.folds:
+        parts += [(fold.index, "train", fold.train), (fold.index, "validation", fold.validation)]
+    parts.append(("-", "holdout", splits.holdout_blocks))
+    return [
+        {
+            "fold": fold,
+            "part": part,
+            "first": f"{stamps[each.start]}Z",
+            "last": f"{stamps[each.stop - 1]}Z",
+            "bars": len(each),
+        }
+        for fold, part, ranges in parts
+        for each in ranges
+    ]
+
+
+def _state(config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, course: Course) -> str:
+    if course.interrupted:
         return "interrupted"
     if outcomes and all(outcome.state == "failed" for outcome in outcomes):
         return "failed"
@@ -88,7 +138,7 @@ def _state(
         return "budget too short"
     if best is None:
         return "no trading"
-    return "completed" if remaining == 0 else "time budget"
+    return "completed" if course.remaining == 0 else "time budget"
 
 
 def _counts(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -97,11 +147,12 @@ def _counts(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, int]:
     return {"asked": asked_trials(config), "total": len(outcomes), **counts}
 
 
-def _best(best: Outcome | None) -> dict[str, Any] | None:
+def _best(best: Outcome | None, selection: Selection) -> dict[str, Any] | None:
     if best is None:
         return None
     return {
         "trial_id": best.trial_id,
+        "selection": selection,
         "params": best.params,
         "cv_score": best.cv_score,
         "fold_scores": best.best["fold_scores"],
@@ -119,14 +170,14 @@ def _gate(best: dict[str, Any]) -> dict[str, Any] | None:
     return {"collapsed": collapsed_gates(best), **{name: best[f"gate_{name}"] for name in names}}
 
 
-def _throughput(outcomes: Sequence[Outcome], members: int, *, seconds: float, steps_before: int) -> dict[str, Any]:
+def _throughput(outcomes: Sequence[Outcome], members: int, course: Course) -> dict[str, Any]:
     """Return env steps of the whole sweep, and rates: in all over this run's time, by trial while it trained."""
     steps = sum(outcome.env_steps for outcome in outcomes)
-    rate = (steps - steps_before) / seconds
+    rate = (steps - course.steps_before) / course.seconds
     return {
         "env_steps": steps,
         "member_steps": steps * members,
-        "seconds": seconds,
+        "seconds": course.seconds,
         "env_steps_per_s": rate,
         "member_steps_per_s": rate * members,
         "env_steps_per_s_by_trial": {

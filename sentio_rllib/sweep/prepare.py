@@ -17,6 +17,9 @@ from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.seeding import Member, stream_seed
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.folds import make_folds
+from sentio_rllib.sweep.space import asked_trials
+from sentio_rllib.validation.probes import check_leaks
+from sentio_rllib.validation.significance import expected_maximum_sharpe_ratio, minimum_backtest_length
 from sentio_rllib.validation.splits import Splits
 
 
@@ -57,8 +60,23 @@ def prepare(config: SweepConfig) -> Prepared:
     else:
         bars, notes = _bars_of_file(config)
         splits = _splits(config, bars)
-    tape = build_tape(bars, reference_volatility=config.features.reference_volatility)
-    return Prepared(bars, notes, splits, tape.cut(splits.development.stop))
+    tape = build_tape(bars, reference_volatility=config.features.reference_volatility).cut(splits.development.stop)
+    return Prepared(bars, (*notes, *_too_many_trials(config, tape)), splits, tape)
+
+
+def _too_many_trials(config: SweepConfig, tape: Tape) -> list[str]:
+    """Warn where the best of the trials asked for would look good by luck alone on so few bars."""
+    trials, years = asked_trials(config), len(tape.session_labels) / tape.sessions_per_year
+    needed = minimum_backtest_length(trials)
+    if needed <= years:
+        return []
+    luck = expected_maximum_sharpe_ratio(trials, 1.0 / years)
+    told = (
+        f"caution: by luck alone the best of {trials} independent trials without any edge reaches a Sharpe ratio of "
+        f"{luck:.1f} in the {years:.2f} years of these bars ({needed:.1f} years keep it below 1); use more bars or "
+        "fewer search.trials"
+    )
+    return [told]
 
 
 def _bars_of_file(config: SweepConfig) -> tuple[Bars, tuple[str, ...]]:
@@ -153,4 +171,20 @@ def trial_settings(config: SweepConfig, splits: Splits, params: Mapping[str, Any
         min_delta=search.min_delta,
         threads=max(1, int(resolved.resources.cpu)),
         gpu=resolved.resources.gpu,
+    )
+
+
+def probe(config: SweepConfig, prepared: Prepared) -> None:
+    """Probe features and simulator for leaks on the very bars of the sweep, the holdout's left out.
+
+    Raises
+    ------
+    LeakError
+        If a probe finds one.
+    """
+    check_leaks(
+        prepared.bars.slice(0, prepared.splits.development.stop),
+        config.trading_rules(),
+        reference_volatility=config.features.reference_volatility,
+        seed=stream_seed("probes", config.seed),
     )

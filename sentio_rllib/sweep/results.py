@@ -37,6 +37,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     best = summary["best"]
     if best is None:
         console.print("no champion: no scored trial's median member trades. That is the result; see the leaderboard")
+        console.print(f"verdict: {summary['evidence']['verdict']}; report: {folder / 'report.html'}")
         return
     folds = ", ".join("/".join(f"{score:.2f}" for score in seeds) for seeds in best["fold_scores"])
     console.print(
@@ -44,8 +45,42 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     )
     if best["gate"] is not None:
         console.print(gate_line(best["gate"]))
-    console.print("a score over many trials is too good by selection; the holdout has not been opened")
+    _print_evidence(console, summary)
+    console.print(f"report: {folder / 'report.html'}")
     console.print(f"pull it: python -m sentio_rllib.pull {folder} --output models/{summary['name']} --verify")
+
+
+def _print_evidence(console: Console, summary: dict[str, Any]) -> None:
+    """Print the verdict with its reasons, no Sharpe ratio without its deflated form, and the targets."""
+    evidence = summary["evidence"]
+    table = Table(title=f"targets ({evidence['sessions']} sessions in cross-validation)")
+    for column in ("target", "cross-validation", "holdout", "reached"):
+        table.add_column(column)
+    for name, held in summary["targets"].items():
+        form = ".2f" if name == "sharpe" else ".1%"
+        reached = {None: "not measured", True: "yes", False: "no"}[held["reached"]]
+        table.add_row(held["text"], _interval(held["cv"], form), _interval(held["holdout"], form), reached)
+    console.print(table)
+    for part, what in (("raw", "net returns"), ("timing", "less mean exposure times buy-and-hold")):
+        figures = evidence[part]
+        console.print(
+            f"Sharpe {_told(figures['sharpe'], '.2f')} ({what}); by luck the best of {evidence['n_trials']} looks "
+            f"reaches {_told(figures['expected_maximum_sharpe'], '.2f')}; deflated {_told(figures['dsr'], '.3f')}"
+        )
+    console.print(f"verdict: {evidence['verdict']}", style="bold")
+    for reason in evidence["reasons"]:
+        console.print(f"  {reason}", markup=False)
+
+
+def _interval(held: dict[str, Any] | None, form: str) -> str:
+    if held is None or held["estimate"] is None:
+        return "not measured" if held is None else "none"
+    bounds = "" if held["low"] is None else f" ({held['low']:{form}} .. {held['high']:{form}})"
+    return f"{held['estimate']:{form}}{bounds}"
+
+
+def _told(value: float | None, form: str) -> str:
+    return "unknown" if value is None else format(value, form)
 
 
 def gate_line(gate: dict[str, Any]) -> str:

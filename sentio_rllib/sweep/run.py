@@ -24,13 +24,17 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from sentio_rllib.errors import SweepError
 from sentio_rllib.ppo.algorithm import SentioPPO
 from sentio_rllib.ppo.env_runner import TapeHandle
+from sentio_rllib.sweep.account import open_account
 from sentio_rllib.sweep.claim import check_fingerprint, claim_folder, hold, record
 from sentio_rllib.sweep.config import SweepConfig
+from sentio_rllib.sweep.context import Context
 from sentio_rllib.sweep.journal import Journal
-from sentio_rllib.sweep.outcome import write_outcome
-from sentio_rllib.sweep.prepare import Prepared, prepare, trial_settings
+from sentio_rllib.sweep.ledger import Ledger
+from sentio_rllib.sweep.outcome import Course, write_outcome
+from sentio_rllib.sweep.prepare import members_of, prepare, probe, trial_settings
 from sentio_rllib.sweep.progress import SweepReporter
 from sentio_rllib.sweep.searcher import HonestSearcher, build_searcher, counted_trials
+from sentio_rllib.sweep.selection import Outcome
 from sentio_rllib.sweep.stopping import build_scheduler
 from sentio_rllib.sweep.trials import TRIALS, checkpoint_of, next_run, read_outcomes, settle, study_url
 
@@ -96,7 +100,9 @@ def check_resources(config: SweepConfig) -> None:
         raise SweepError(*lines)
 
 
-def run_sweep(config: SweepConfig, *, resume: bool = False, address: str | None = None) -> dict[str, Any]:
+def run_sweep(
+    config: SweepConfig, *, resume: bool = False, address: str | None = None, reopen_holdout: bool = False
+) -> dict[str, Any]:
     """Run a sweep to its end and return its summary.
 
     Parameters
@@ -107,11 +113,13 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, address: str | None 
         Go on with a sweep that was cut off, or extend a finished one.
     address
         Of a running Ray cluster; None uses the one of `RAY_ADDRESS` or of this process, or starts a local one.
+    reopen_holdout
+        Open the holdout although some of its sessions were opened before; it then supports nothing any more.
 
     Raises
     ------
     SentioError
-        If the data, the folds, the name or the cluster do not allow it; nothing was started then.
+        If the data, the folds, the name, the ledger, a leak or the cluster do not allow it; nothing was started then.
     """
     started = time.perf_counter()
     folder = claim_folder(config, resume=resume)
@@ -123,6 +131,9 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, address: str | None 
             check_fingerprint(folder, prepared)
         for note in prepared.notes:
             print(note)
+        if config.evidence.probes:
+            probe(config, prepared)
+        ledger = Ledger(config.evidence.ledger)
         interruption = stack.enter_context(Interruption())
         dashboard = stack.enter_context(cluster(address))
         interruption.listen()  # ray.init() takes the termination signal for itself
@@ -130,15 +141,18 @@ def run_sweep(config: SweepConfig, *, resume: bool = False, address: str | None 
         if not resume:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold(folder))
-        record(folder, config, prepared)
+        uid = record(folder, config, prepared)
+        account = open_account(ledger, uid, config.name, len(members_of(config, prepared.splits)), prepared)
         if dashboard:
             print(f"dashboard: http://{dashboard} (token: ray get-auth-token)")
-        return _run(config, folder, prepared, interruption, started)
+        sweep = Context(folder, config, prepared, account)
+        outcomes, course = _search(sweep, interruption, started)
+        return write_outcome(sweep, outcomes, course, reopen=reopen_holdout, go_on=lambda: not interruption.seen)
 
 
-def _run(
-    config: SweepConfig, folder: Path, prepared: Prepared, interruption: Interruption, started: float
-) -> dict[str, Any]:
+def _search(sweep: Context, interruption: Interruption, started: float) -> tuple[list[Outcome], Course]:
+    """Run what is left of the trials and read back what came of all."""
+    config, folder = sweep.config, sweep.folder
     searcher = build_searcher(config, study_url(folder), _Checkpoints(folder))
     settle(folder, searcher)
     orphans = searcher.reconcile()
@@ -146,20 +160,12 @@ def _run(
         print(f"{len(orphans)} trials were cut off; they go on from their last checkpoints")
     steps_before = sum(outcome.env_steps for outcome in read_outcomes(folder, config))
     if searcher.remaining() > 0:
-        _tune(config, folder, prepared, searcher, interruption)
+        _tune(sweep, searcher, interruption)
     settle(folder, searcher)
     searcher.reconcile("interrupted" if interruption.seen else "time budget")
     remaining = searcher.remaining()
-    return write_outcome(
-        folder,
-        config,
-        prepared,
-        read_outcomes(folder, config),
-        seconds=time.perf_counter() - started,
-        steps_before=steps_before,
-        remaining=remaining,
-        interrupted=interruption.seen and remaining > 0,
-    )
+    course = Course(time.perf_counter() - started, steps_before, remaining, interruption.seen and remaining > 0)
+    return read_outcomes(folder, config), course
 
 
 class _Checkpoints:
@@ -175,10 +181,9 @@ class _Checkpoints:
         return None if path is None else str(path.resolve())
 
 
-def _tune(
-    config: SweepConfig, folder: Path, prepared: Prepared, searcher: HonestSearcher, interruption: Interruption
-) -> None:
+def _tune(sweep: Context, searcher: HonestSearcher, interruption: Interruption) -> None:
     """Run Tune until trials, time or the user end it."""
+    folder, config, prepared = sweep.folder, sweep.config, sweep.prepared
     search = config.search
     todo, run = searcher.remaining(), next_run(folder)
     trainable = tune.with_parameters(
@@ -204,7 +209,7 @@ def _tune(
             name=run,
             storage_path=str((folder / TRIALS).resolve()),
             stop=interruption,
-            callbacks=[Journal((folder / TRIALS / run).resolve())],
+            callbacks=[Journal((folder / TRIALS / run).resolve(), sweep.account)],
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=2, checkpoint_at_end=False
             ),  # the journal asks for each

@@ -14,6 +14,7 @@ from sentio_rllib.trading.rules import MaskKind
 
 __all__ = [
     "Data",
+    "Evidence",
     "Features",
     "Policy",
     "Ppo",
@@ -304,6 +305,38 @@ class Search(Section):
         ge=1,
         le=10_000,
         description="trials at a time; 1 repeats exactly; null: what the machine holds",
+    )
+
+
+class Evidence(Section):
+    """`evidence`: which trial becomes champion, and what is claimed of it."""
+
+    selection: Literal["best", "one_standard_error"] = Field(
+        default="best",
+        description="best: the highest cv_score; one_standard_error: of those within one standard error over folds of "
+        "it, the one trained for the fewest env_steps",
+    )
+    refit_seeds: int = Field(
+        default=4, ge=1, le=64, description="networks of the champion, trained anew on everything but the holdout"
+    )
+    ledger: str = Field(
+        default="data/ledger.sqlite",
+        min_length=1,
+        description="file that counts every trial and every opening of a holdout, over all sweeps",
+    )
+    probes: bool = Field(default=True, description="probe features and simulator for leaks before the sweep starts")
+    stress: bool = Field(default=True, description="score the champion once more under higher costs and delays")
+    confidence: float = Field(
+        default=0.95,
+        gt=0.5,
+        lt=1,
+        description="what the deflated Sharpe ratio has to reach; 1 minus it is the tests' level",
+    )
+    resamples: int = Field(default=1000, ge=100, le=100_000, description="of the bootstrap tests and intervals")
+    target_sharpe: float = Field(default=3.0, ge=-100, le=100, description="target: annual Sharpe ratio above it")
+    target_drawdown: float = Field(default=0.08, gt=0, le=1, description="target: maximum drawdown below it")
+    target_win_rate: float = Field(
+        default=0.65, ge=0, le=1, description="target: share of closed round trips with a net gain above it"
     )
 
 

@@ -6,10 +6,10 @@ interruption or the time budget may have several attempts, of which the last one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from sentio_rllib.errors import CheckpointError
 from sentio_rllib.policy.heads import gate_collapsed
 from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
 from sentio_rllib.sweep.files import EVALUATIONS, read_rows
+from sentio_rllib.validation.evaluation import Record
 
 STATES = ("completed", "pruned", "failed", "unfinished")
 
@@ -111,10 +112,31 @@ def read_best(checkpoint: Path | None) -> dict[str, Any]:
     return metadata
 
 
-def best_outcome(outcomes: Sequence[Outcome]) -> Outcome | None:
-    """Return the eligible trial with the highest score (the earlier one of equals), or None."""
+Selection = Literal["best", "one_standard_error"]
+
+
+def record_of(values: Mapping[str, Any]) -> Record:
+    """Return the record of a member as a checkpoint's metadata keeps it."""
+    arrays = {key: np.asarray(value, dtype=np.float64) for key, value in values.items() if isinstance(value, list)}
+    return Record(**{**values, **arrays, "session": np.asarray(values["session"], dtype=np.int64)})
+
+
+def best_outcome(outcomes: Sequence[Outcome], selection: Selection = "best") -> Outcome | None:
+    """Return the trial that becomes champion, or None where none is eligible.
+
+    ``best`` is the highest score (the earlier trial of equals). ``one_standard_error`` (Breiman et al.,
+    Classification and Regression Trees, 1984) takes, of the trials whose score lies within one standard error of it,
+    the one trained least, since training longer is what fits noise; the error is that of the mean over folds of
+    the best trial's scores.
+    """
     eligible = [outcome for outcome in outcomes if outcome.eligible]
-    return max(eligible, key=lambda outcome: (outcome.cv_score, -outcome.slot), default=None)
+    best = max(eligible, key=lambda outcome: (outcome.cv_score, -outcome.slot), default=None)
+    if best is None or selection == "best":
+        return best
+    by_fold = np.median(np.asarray(best.best["fold_scores"], dtype=np.float64), axis=1)
+    error = float(by_fold.std(ddof=1)) / np.sqrt(by_fold.size) if by_fold.size > 1 else 0.0
+    within = [outcome for outcome in eligible if outcome.cv_score >= best.cv_score - error]
+    return min(within, key=lambda outcome: (int(outcome.best["env_steps"]), -outcome.cv_score, outcome.slot))
 
 
 def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
@@ -189,6 +211,18 @@ def session_returns(outcomes: Sequence[Outcome], labels: Sequence[Any]) -> pd.Da
             )
     columns = ["trial_id", "fold", "seed", "session", "net_return"]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def curves(outcomes: Sequence[Outcome]) -> pd.DataFrame:
+    """Return the learning curves in long form: one row per trial, evaluation and fold (median over its seeds)."""
+    columns = ["trial_id", "env_steps", "cv_score", "rung_score", "entropy", "fold", "fold_score"]
+    rows = [
+        [outcome.trial_id, *(result.get(key) for key in columns[1:5]), fold, result[f"fold_{fold}_score"]]
+        for outcome in outcomes
+        for result in outcome.curve
+        for fold in range(sum(key.startswith("fold_") for key in result))
+    ]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _figures(record: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.seeding import Member, stream
 from sentio_rllib.trading.simulator import Simulator, StepResult, TradingRules
-from sentio_rllib.validation.metrics import cv_score, sharpe
+from sentio_rllib.validation.metrics import (
+    cv_score,
+    equity_curve,
+    longest_drawdown,
+    max_drawdown,
+    round_trips,
+    sharpe,
+)
 from sentio_rllib.validation.regimes import attribute
 from sentio_rllib.validation.splits import Range
 
@@ -43,6 +50,12 @@ class Record:
         Net simple return per bar.
     turnover_usd, fees_usd
         Sums over all blocks, each block starting with ``initial_cash``.
+    trips, winning_trips
+        Closed round trips, from flat to flat as seen at the decisions, and those with a positive net result.
+    max_drawdown
+        Greatest fall from a peak, 0 .. 1, marked at every close, the blocks' equity chained.
+    longest_drawdown
+        Most consecutive bars below a peak, likewise.
     regime_bars, regime_return, regime_trades, regime_drawdown
         float64[R], as in :class:`~sentio_rllib.validation.regimes.Attribution`: bar returns (count), their
         sum, trades and share of the maximum drawdown of the chained blocks by regime; empty without labels.
@@ -58,6 +71,10 @@ class Record:
     mean_return: float
     turnover_usd: float
     fees_usd: float
+    trips: int = 0
+    winning_trips: int = 0
+    max_drawdown: float = 0.0
+    longest_drawdown: int = 0
     regime_bars: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     regime_return: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     regime_trades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -76,12 +93,14 @@ class _Walk(NamedTuple):
     """All rows' way through their blocks.
 
     `equity` float64[n, steps * I], marks of the decisions' bars; `tails` float64[n, I], marks from the last
-    decision's bars to the block's end; `traded` bool[n, steps]; `sold` bool[n], a trade on the tail; `totals`
-    float64[4, n] of :func:`_figures`; `decisions` int64[n].
+    decision's bars to the block's end; `shares` float64[n, steps], held after the walk from each decision; `traded`
+    bool[n, steps]; `sold` bool[n], a trade on the tail; `totals` float64[4, n] of :func:`_figures`; `decisions`
+    int64[n].
     """
 
     equity: NDArray[np.float64]
     tails: NDArray[np.float64]
+    shares: NDArray[np.float64]
     traded: NDArray[np.bool_]
     sold: NDArray[np.bool_]
     totals: NDArray[np.float64]
@@ -173,6 +192,7 @@ class BlockEvaluator:
         equity = torch.empty(steps, n, interval, dtype=torch.float64, device=self.device)
         tails = torch.full((n, interval), self.rules.initial_cash, dtype=torch.float64, device=self.device)
         totals = torch.zeros(4, n, dtype=torch.float64, device=self.device)
+        shares = torch.empty(steps, n, dtype=torch.float64, device=self.device)
         traded = torch.empty(steps, n, dtype=torch.bool, device=self.device)
         sold = torch.zeros(n, dtype=torch.bool, device=self.device)
         stopped = torch.zeros(n, dtype=torch.bool, device=self.device)
@@ -187,6 +207,7 @@ class BlockEvaluator:
             actions = (logits + self.gumbel[step]).argmax(-1).reshape(-1)
             result = simulator.step(torch.where(live & ~stopped, actions, 0))
             equity[step], traded[step] = result.equity_path, result.traded & live
+            shares[step] = simulator.shares
             stops = result.terminated & live & ~stopped
             stopped |= stops
             totals += _figures(result, observation.portfolio[:, 0], stops) * live
@@ -197,7 +218,7 @@ class BlockEvaluator:
                 sold |= end.traded & ending
                 totals += _figures(end, torch.zeros_like(self.start), end.terminated & ~stopped) * ending
                 simulator.reset(ending, self.start, self.stop)
-        walk = (equity.transpose(0, 1).flatten(1), tails, traded.t(), sold, totals, self.decisions)
+        walk = (equity.transpose(0, 1).flatten(1), tails, shares.t(), traded.t(), sold, totals, self.decisions)
         return self._records(_Walk(*(each.cpu().numpy() for each in walk)))
 
     def _records(self, walk: _Walk) -> Evaluation:
@@ -210,7 +231,7 @@ class BlockEvaluator:
     def _record(self, walk: _Walk, offset: int, member: int) -> Record:
         """Concatenate the blocks of one member, which are the rows of the batch from `offset` on."""
         interval, count = self.rules.decision_interval, self.shape[1]
-        rows, returns, bars, trade_bars = [], [], [], []
+        rows, returns, bars, trade_bars, trips = [], [], [], [], []
         for index, block in enumerate(self.blocks[member]):
             row = (offset + index) * count + member
             held = int(walk.decisions[row]) * interval
@@ -218,6 +239,8 @@ class BlockEvaluator:
             path = np.concatenate([[self.rules.initial_cash], walk.equity[row, :held], tail])
             rows.append(row)
             returns.append(path[1:] / path[:-1] - 1.0)
+            marks = np.append(path[: held + 1 : interval], path[-1])
+            trips.append(round_trips(marks, np.concatenate([[0.0], walk.shares[row, : held // interval], [0.0]])))
             bars.append(np.arange(block.start + 1, block.stop))
             decided = block.start + interval * np.flatnonzero(walk.traded[row])
             # what is sold at the block's end belongs to the bar before it
@@ -226,6 +249,7 @@ class BlockEvaluator:
         labels, index_of_bar = np.unique(self.session[bar], return_inverse=True)
         decisions = int(walk.decisions[rows].sum())
         exposure, turnover, fees, stops = walk.totals[:, rows].sum(1)
+        chained, closed = equity_curve(bar_returns), np.concatenate(trips)
         return Record(
             session_returns=np.asarray(np.bincount(index_of_bar, weights=bar_returns), dtype=np.float64),
             session=labels.astype(np.int64),
@@ -237,6 +261,10 @@ class BlockEvaluator:
             mean_return=float(bar_returns.mean()),
             turnover_usd=float(turnover),
             fees_usd=float(fees),
+            trips=len(closed),
+            winning_trips=int(np.count_nonzero(closed > 0.0)),
+            max_drawdown=max_drawdown(chained),
+            longest_drawdown=longest_drawdown(chained),
             **self._by_regime(member, bar_returns, bar, trade_bar),
         )
 

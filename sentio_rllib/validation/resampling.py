@@ -152,7 +152,7 @@ def stationary_bootstrap_interval(
 
 
 def _drawdown(returns: Floats) -> float:
-    return metrics.max_drawdown(metrics.equity_curve(returns))
+    return metrics.max_drawdown(metrics.equity_curve(np.maximum(returns, -1.0)))  # a session can sum to less
 
 
 _STATISTICS: dict[str, Callable[[Floats], float]] = {

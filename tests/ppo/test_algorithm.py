@@ -55,7 +55,7 @@ def _build(settings: TrialSettings, tape: Tape) -> SentioPPO:
 
 
 def _weights(algorithm: SentioPPO) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in algorithm._stack().state_dict().items()}
+    return {key: value.clone() for key, value in algorithm.network().state_dict().items()}
 
 
 def _evaluation(algorithm: SentioPPO) -> Evaluation:
@@ -208,7 +208,7 @@ def test_a_reused_actor_gives_the_curve_of_a_fresh_one(small_splits: Splits, sma
 def test_a_trial_that_is_not_finite_ends_with_its_reason(small_splits: Splits, small_tape: Tape) -> None:
     algorithm = _build(_settings(small_splits), small_tape)
     with torch.no_grad():
-        next(algorithm._stack().parameters())[0].fill_(math.nan)
+        next(algorithm.network().parameters())[0].fill_(math.nan)
     result = algorithm.train()
     assert result["done"] is True
     assert result["stop_reason"] == "nonfinite"

@@ -111,7 +111,7 @@ def _share_of_best(algorithm: SentioPPO) -> list[float]:
 
 def _first_weight(algorithm: SentioPPO) -> NDArray[np.float32]:
     """The first expert's weight at each decision judged, float32[decisions, M], with no position."""
-    network = algorithm._stack()
+    network = algorithm.network()
     bars = torch.arange(_bars(JUDGED).start, _bars(JUDGED).stop, INTERVAL).unsqueeze(1).expand(-1, len(MEMBERS))
     with torch.no_grad():
         context = algorithm.scorer.reader.contexts(network.policy_context, bars)

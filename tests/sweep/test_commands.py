@@ -310,7 +310,7 @@ class Trial(SentioPPO):
         mine = folder / f"{self.config.label}.json"
         mine.write_text(json.dumps({
             "resources": ray.get_runtime_context().get_assigned_resources(),
-            "device": next(self._stack().parameters()).device.type,
+            "device": next(self.network().parameters()).device.type,
             "cuda": torch.cuda.is_available(),
         }))
         limit = time.monotonic() + 120

@@ -236,7 +236,7 @@ class Restless(SentioPPO):
             raise RuntimeError("the disk\nis on fire")
         if rate == 4e-4 and self.env_steps == EVALUATE_EVERY:
             with torch.no_grad():
-                next(self._stack().parameters())[0].fill_(np.nan)
+                next(self.network().parameters())[0].fill_(np.nan)
         return super().step()
 
 

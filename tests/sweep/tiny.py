@@ -43,7 +43,8 @@ VALUES: dict[str, Any] = {
 
 def tiny_values(bars: Path, storage: Path, **changes: Any) -> dict[str, Any]:
     """The values of a sweep on the file `bars`; changes are named with double underscores, as search__trials=2."""
-    sections: dict[str, Any] = VALUES | {"data": {"path": str(bars)}, "storage_path": str(storage)}
+    own = {"ledger": str(storage / "ledger.sqlite"), "stress": False, "refit_seeds": 2, "resamples": 100}
+    sections: dict[str, Any] = VALUES | {"data": {"path": str(bars)}, "storage_path": str(storage), "evidence": own}
     values = {key: dict(held) if isinstance(held, Mapping) else held for key, held in sections.items()}
     for key, value in changes.items():
         section, _, leaf = key.partition("__")
@@ -66,10 +67,10 @@ def write_config(values: Mapping[str, Any], path: Path) -> Path:
     return path
 
 
-@lru_cache(maxsize=1)
-def market_frame() -> pd.DataFrame:
-    """A planted market as a frame of bars."""
-    bars = synthetic_market(BARS, seed=3, edge=1e-4).bars
+@lru_cache(maxsize=2)
+def market_frame(n: int = BARS) -> pd.DataFrame:
+    """A planted market of `n` bars as a frame."""
+    bars = synthetic_market(n, seed=3, edge=1e-4).bars
     columns = {name: getattr(bars, name) for name in ("open", "high", "low", "close", "volume")}
     return pd.DataFrame({"timestamp": pd.to_datetime(bars.timestamp, utc=True), **columns})
 

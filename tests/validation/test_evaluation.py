@@ -22,12 +22,13 @@ REGIMES = 3
 
 
 class Walk(NamedTuple):
-    """A block, its equity bar by bar from its first one on, the bar of every trade, and the fees."""
+    """A block, its equity bar by bar from its first one on, the bar of every trade, the fees, net gains of trips."""
 
     block: Range
     equity: np.ndarray
     trades: list[int]
     fees: float
+    trips: list[float]
 
 
 def _table_policy(actions: np.ndarray) -> Decide:
@@ -46,6 +47,7 @@ def _expected(tape: Tape, rules: TradingRules, block: Range, actions: np.ndarray
     """Walk one block by the scalar simulator."""
     one = ScalarSimulator(tape, rules, block.start, block.stop, None)
     path, trades, fees, stopped = [rules.initial_cash], list[int](), 0.0, False
+    trips, flat_equity, held = list[float](), rules.initial_cash, False
     while one.bar + INTERVAL + 1 <= block.stop - 1:
         bar = one.bar
         result = one.step(0 if stopped else int(actions[bar]))
@@ -53,10 +55,16 @@ def _expected(tape: Tape, rules: TradingRules, block: Range, actions: np.ndarray
         trades += [bar] * result.traded
         fees += result.fee
         stopped = stopped or result.terminated
+        if held and one.shares == 0:
+            trips.append(path[-1] / flat_equity - 1)
+        held = one.shares != 0
+        flat_equity = flat_equity if held else path[-1]
     before = one.fee = one.turnover = 0.0
     tail, _ = one.walk(0, block.stop - 1, liquidate=True)
     trades += [block.stop - 2] * (one.turnover > before)
-    return Walk(block, np.array(path + tail), trades, fees + one.fee)
+    if held:
+        trips.append(tail[-1] / flat_equity - 1)
+    return Walk(block, np.array(path + tail), trades, fees + one.fee, trips)
 
 
 @given(seed=st.integers(0, 10_000), masks=st.sampled_from(["none", "state", "risk"]), tight=st.booleans())
@@ -88,7 +96,7 @@ def test_records_equal_the_scalar_walk_for_blocks_of_unequal_length(seed: int, m
 def _compare(record: Record, walks: list[Walk], tape: Tape, labels: np.ndarray) -> None:
     by_session: dict[int, float] = {}
     by_regime = np.zeros((3, REGIMES))  # bars, returns, trades
-    for block, equity, trades, _ in walks:
+    for block, equity, trades, _, _ in walks:
         assert len(equity) == len(block)
         for bar, value in zip(range(block.start + 1, block.stop), equity[1:] / equity[:-1] - 1, strict=True):
             session = int(tape.session[bar])
@@ -104,6 +112,12 @@ def _compare(record: Record, walks: list[Walk], tape: Tape, labels: np.ndarray) 
     found = [record.regime_bars, record.regime_return, record.regime_trades]
     np.testing.assert_allclose(found, by_regime, atol=1e-10)
     path = np.concatenate([[0.0], np.cumsum(np.concatenate([np.diff(np.log(walk.equity)) for walk in walks]))])
+    trips = [trip for walk in walks for trip in walk.trips]
+    assert (record.trips, record.winning_trips) == (len(trips), sum(trip > 0 for trip in trips))
+    below = np.exp(path) / np.maximum.accumulate(np.exp(path))
+    assert record.max_drawdown == pytest.approx(1 - below.min(), abs=1e-12)
+    runs = "".join("u" if value < 1 else " " for value in below).split()
+    assert abs(record.longest_drawdown - max(map(len, runs), default=0)) <= 1  # a peak met again to a rounding
     fallen = (np.maximum.accumulate(path) - path).max() > 0
     assert record.regime_drawdown.sum() == pytest.approx(float(fallen))  # shares of it, none where it never fell
 

@@ -1,0 +1,34 @@
+"""The command: ``python -m sentio_rllib.report experiments/NAME [--output FILE]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sentio_rllib.errors import SentioError
+from sentio_rllib.report.page import write_report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 done, 2 the user's mistake."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sentio_rllib.report",
+        description="Write what a sweep found, and what of it the evidence supports, as one HTML file.",
+    )
+    parser.add_argument("experiment", type=Path, help="folder of the sweep, experiments/NAME")
+    parser.add_argument("--output", type=Path, help="file to write (default: report.html in the sweep's folder)")
+    args = parser.parse_args(arguments)
+    try:
+        path = write_report(args.experiment, args.output)
+    except SentioError as error:
+        for line in error.lines:
+            sys.stderr.write(f"error: {line}\n")
+        return 2
+    sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

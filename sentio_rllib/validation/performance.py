@@ -1,0 +1,111 @@
+"""The figures that describe a policy out of sample, for people: one table for champion and baselines alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from sentio_rllib.validation import metrics
+from sentio_rllib.validation.evaluation import Record
+from sentio_rllib.validation.evidence import Floats, NotEnoughDataError, NoVarianceError
+from sentio_rllib.validation.resampling import Statistic, stationary_bootstrap_interval
+
+MONTHS = (21, 22)
+"""Sessions of a month, of which both are told."""
+
+
+def describe(
+    returns: Floats,
+    timing: Floats,
+    records: Sequence[Record],
+    *,
+    sessions_per_year: int,
+    initial_cash: float,
+    count: int,
+) -> dict[str, Any]:
+    """Return the figures of one policy; None for what does not exist (no round trip, a ratio to nothing).
+
+    Parameters
+    ----------
+    returns, timing
+        float64[S >= 1], net session returns, and :func:`~sentio_rllib.validation.series.timing_returns`.
+    records
+        Whose blocks the returns are made of, one per fold and seed.
+    sessions_per_year, initial_cash
+        Of the calendar; dollars that each block starts with.
+    count
+        Records of the same bars (seeds, and paths of combinatorial splits): counts and sums are divided by it.
+
+    Returns
+    -------
+    dict
+        Ratios are annual, ``mean_return`` is per bar; drawdowns are the worst of all records, marked at every
+        close; ``turnover_per_day`` is in units of ``initial_cash``; ``win_rate`` is of closed round trips.
+    """
+
+    def total(name: str) -> float:
+        return float(sum(getattr(record, name) for record in records)) / count
+
+    # bar returns are summed within a session, so heavy costs can bring one below a total loss
+    equity = metrics.equity_curve(np.maximum(returns, -1.0))
+    sessions, trips = returns.size, sum(record.trips for record in records)
+    decisions = sum(record.decisions for record in records)
+    return {
+        "sharpe": metrics.sharpe(returns, sessions_per_year),
+        "timing_sharpe": metrics.sharpe(timing, sessions_per_year),
+        "sortino": _finite(metrics.sortino(returns, sessions_per_year)),
+        "calmar": _finite(metrics.calmar(returns, sessions_per_year)),
+        "total_return": metrics.total_return(equity),
+        "mean_return": sum(record.mean_return * record.bars for record in records) / count / total("bars"),
+        **{f"monthly_return_{month}": metrics.projected_return(returns, month) for month in MONTHS},
+        "max_drawdown": max(record.max_drawdown for record in records),
+        "longest_drawdown_bars": max(record.longest_drawdown for record in records),
+        "cvar": metrics.cvar(returns),
+        "win_rate": sum(record.winning_trips for record in records) / trips if trips else None,
+        "trips": total("trips"),
+        "trades": total("trades"),
+        "trades_per_day": total("trades") / sessions,
+        "turnover_per_day": total("turnover_usd") / initial_cash / sessions,
+        "exposure": sum(record.exposure * record.decisions for record in records) / decisions,
+        "fees_usd": total("fees_usd"),
+        "sessions": sessions,
+        "bars": round(total("bars")),
+    }
+
+
+def mean_of(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean of each figure over several policies; None where any of them has none."""
+    return {
+        key: None if any(each[key] is None for each in figures) else float(np.mean([each[key] for each in figures]))
+        for key in figures[0]
+    }
+
+
+def return_interval(
+    returns: Floats, statistic: Statistic, *, level: float, resamples: int, seed: int
+) -> dict[str, float | None]:
+    """Return ``estimate, low, high`` of a statistic of session returns; without bounds where it has none.
+
+    Parameters as in :func:`~sentio_rllib.validation.resampling.stationary_bootstrap_interval`.
+    """
+    try:
+        found = stationary_bootstrap_interval(returns, statistic, level, reps=resamples, seed=seed)
+    except (NotEnoughDataError, NoVarianceError):
+        return {"estimate": None, "low": None, "high": None}
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
+
+
+def win_rate_interval(wins: int, trips: int, level: float) -> dict[str, float | None]:
+    """Return ``estimate, low, high`` of a win rate, exact binomial bounds (Clopper and Pearson, 1934)."""
+    if trips == 0:
+        return {"estimate": None, "low": None, "high": None}
+    bounds = binomtest(wins, trips).proportion_ci(level, method="exact")
+    return {"estimate": wins / trips, "low": float(bounds.low), "high": float(bounds.high)}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,108 @@
+"""The table of figures: by hand, against empyrical, and where there is nothing to measure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import empyrical
+import numpy as np
+import pytest
+
+from sentio_rllib.validation.performance import describe, mean_of, return_interval, win_rate_interval
+from tests.validation.records import record
+
+
+def figures(returns: list[float], *records: Any, count: int = 1) -> dict[str, Any]:
+    values = np.asarray(returns, dtype=np.float64)
+    told = records or (record(returns),)
+    return describe(values, values, told, sessions_per_year=252, initial_cash=1e5, count=count)
+
+
+def test_ratios_are_empyricals() -> None:
+    returns = np.random.default_rng(1).normal(0.001, 0.01, 300)
+    found = figures(returns.tolist())
+    assert found["sharpe"] == pytest.approx(empyrical.sharpe_ratio(returns, period="daily"))
+    assert found["sortino"] == pytest.approx(empyrical.sortino_ratio(returns, period="daily"))
+    assert found["total_return"] == pytest.approx(empyrical.cum_returns_final(returns))
+    assert found["calmar"] == pytest.approx(empyrical.calmar_ratio(returns, period="daily"))
+    assert found["cvar"] == pytest.approx(empyrical.conditional_value_at_risk(returns, cutoff=0.05), rel=0.1)
+
+
+def test_counts_and_sums_by_hand() -> None:
+    first = record([0.01, 0.02], bars=200, decisions=20, exposure=0.2, mean_return=1e-4, trips=3, winning_trips=3)
+    second = record([0.03, -0.01], bars=100, decisions=60, exposure=0.6, mean_return=4e-4, trips=1, winning_trips=0)
+    found = figures([0.02, 0.005, 0.0, 0.0], first, second)
+    assert (found["bars"], found["sessions"], found["trips"], found["trades"]) == (300, 4, 4.0, 8.0)
+    assert found["mean_return"] == pytest.approx(2e-4)
+    assert found["exposure"] == pytest.approx(0.5)
+    assert found["win_rate"] == pytest.approx(0.75)
+    assert found["trades_per_day"] == 2.0
+    assert found["turnover_per_day"] == pytest.approx(8e4 / 1e5 / 4)
+    assert found["fees_usd"] == 80.0
+    assert found["monthly_return_21"] == pytest.approx((1 + 0.025 / 4) ** 21 - 1)
+    assert found["monthly_return_22"] == pytest.approx((1 + 0.025 / 4) ** 22 - 1)
+
+
+def test_several_seeds_of_the_same_bars_count_once() -> None:
+    one, two = figures([0.01, 0.02], record([0.01, 0.02])), figures([0.01, 0.02], *[record([0.01, 0.02])] * 2, count=2)
+    assert one == pytest.approx(two)
+
+
+def test_drawdowns_are_the_worst_of_all_records() -> None:
+    shallow, deep = record([0.0, 0.0], max_drawdown=0.01, longest_drawdown=90), record([0.0, 0.0], max_drawdown=0.3)
+    found = figures([0.0, 0.0], shallow, deep)
+    assert (found["max_drawdown"], found["longest_drawdown_bars"]) == (0.3, 90)
+
+
+def test_no_trades_leave_zeros_and_no_win_rate() -> None:
+    idle = record([0.0, 0.0, 0.0], trades=0, trips=0, winning_trips=0, exposure=0.0, turnover_usd=0.0, fees_usd=0.0)
+    found = figures([0.0, 0.0, 0.0], idle)
+    assert found["win_rate"] is None
+    assert [found[key] for key in ("sharpe", "sortino", "calmar", "total_return", "cvar", "exposure")] == [0.0] * 6
+
+
+def test_ratios_to_nothing_are_none() -> None:
+    found = figures([0.01, 0.02, 0.03])
+    assert found["sortino"] is None
+    assert found["calmar"] is None
+
+
+def test_constant_returns_have_no_sharpe_ratio() -> None:
+    assert figures([0.01, 0.01, 0.01])["sharpe"] == 0.0
+
+
+def test_one_session() -> None:
+    found = figures([-0.01])
+    assert (found["sharpe"], found["sessions"]) == (0.0, 1)
+    assert found["total_return"] == pytest.approx(-0.01)
+
+
+def test_a_session_that_sums_below_a_total_loss_is_one() -> None:
+    found = figures([0.1, -1.5, 0.1])
+    assert found["total_return"] == -1.0
+    assert (
+        return_interval(np.tile([0.1, -1.5, 0.1], 10), "max_drawdown", level=0.9, resamples=100, seed=1)["low"] == 1.0
+    )
+
+
+def test_means_are_none_where_one_is() -> None:
+    assert mean_of([{"a": 1.0, "b": None}, {"a": 3.0, "b": 2.0}]) == {"a": 2.0, "b": None}
+
+
+def test_intervals_need_sessions_that_vary() -> None:
+    nothing = {"estimate": None, "low": None, "high": None}
+    assert return_interval(np.zeros(50), "sharpe", level=0.95, resamples=100, seed=1) == nothing
+    assert return_interval(np.array([0.1, 0.2]), "sharpe", level=0.95, resamples=100, seed=1) == nothing
+    returns = np.random.default_rng(3).normal(0.01, 0.01, 200)
+    found = return_interval(returns, "mean_return", level=0.95, resamples=500, seed=1)
+    assert found["estimate"] == pytest.approx(returns.mean())
+    error = 1.96 * returns.std() / math.sqrt(200)
+    assert found["high"] - found["low"] == pytest.approx(2 * error, rel=0.25)  # type: ignore[operator]
+
+
+def test_win_rates_have_exact_bounds() -> None:
+    found = win_rate_interval(0, 10, 0.95)
+    assert found == {"estimate": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 10))}
+    assert win_rate_interval(10, 10, 0.95)["low"] == pytest.approx(0.025 ** (1 / 10))
+    assert win_rate_interval(0, 0, 0.95)["estimate"] is None
