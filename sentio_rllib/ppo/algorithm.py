@@ -214,8 +214,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
 
     def _evaluate(self) -> dict[str, Any]:
         """Score all members and keep the weights where the greedy score is the best so far."""
-        assert self.scorer is not None
-        self.scores = scores = self.scorer.score(self.network())
+        self.scores = scores = self.score()
         trades = float(np.median([record.trades for record in scores.evaluation.greedy]))
         if self.best is None or scores.cv_score > self.best["cv_score"]:
             self._keep_best(scores, trades)
@@ -257,6 +256,11 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
                 if key.startswith("gate") or key == "value_cvar"
             },
         }
+
+    def score(self) -> Scores:
+        """Score all members as they stand on their validation blocks; needs folds that have some."""
+        assert self.scorer is not None
+        return self.scorer.score(self.network())
 
     def network(self) -> ActorCritic:
         """Return the stack of members as it stands."""

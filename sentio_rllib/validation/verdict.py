@@ -128,7 +128,7 @@ def _compared(
     compare, words = _SENSES[sense]
     shown = "does not exist" if value is None else f"{value:.3g}"
     held = None if value is None and not enough else value is not None and bool(compare(value, threshold))
-    return Check(name, value, threshold, held, f"{what} {shown}, needed {words.format(f'{threshold:g}')}")
+    return Check(name, value, threshold, held, f"{what}: {shown}, needed {words.format(f'{threshold:g}')}")
 
 
 _SENSES: dict[str, tuple[Callable[[float, float], bool], str]] = {
