@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 Arms = dict[str, dict[str, Any]]
 
 MAX_NAME = 60
-_UNTUNABLE = ("variant",)
+BUDGET = "search.env_steps"
+"""An arm's own budget, with which arms of different speed train for the same time."""
+
+_UNTUNABLE = ("variant", BUDGET)
 """Keys that arms may vary beside the tunable ones."""
 
 
@@ -68,7 +71,7 @@ def _wrong_value(key: Any, value: Any, model: Model) -> list[str]:
     if not is_tunable(info) and key not in _UNTUNABLE:
         near = nearest(key, [name for name, each in leaves(model) if is_tunable(each)])
         hint = f"did you mean {near}? " if near else ""
-        allowed = "variant and keys of policy, ppo, risk, or trading other than costs"
+        allowed = f"variant, {BUDGET}, and keys of policy, ppo, risk, or trading other than costs"
         return [f"{key}: all arms share it; {hint}set {key} itself, or in an arm {allowed}"]
     try:
         held_value(key, value, model)

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-import ray
 from rich.console import Console
 from rich.table import Table
 
-from sentio_rllib.ppo.algorithm import SentioPPOConfig
-from sentio_rllib.ppo.env_runner import TapeHandle
 from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.prepare import Prepared, members_of, prepare, trial_settings
+from sentio_rllib.sweep.measuring import Measured, measure
+from sentio_rllib.sweep.prepare import Prepared, members_of, prepare
 from sentio_rllib.sweep.space import ARM, asked_trials, default_params
 
 
@@ -38,7 +32,8 @@ def dry_run(config: SweepConfig) -> None:
         told = f"measured: {each.rate:,.0f} env steps/s ({each.rate * members:,.0f} member steps/s), "
         arm = f"arm {name}: " if search.arms else ""
         console.print(f"{arm}{told}{each.evaluation:.1f} s an evaluation", markup=False)
-    full = sum(each.seconds(config) for each in measured.values()) / len(measured)
+    arms = config.arms()
+    full = sum(each.seconds(arms.get(name, config)) for name, each in measured.items()) / len(measured)
     holds = max(1, int((os.cpu_count() or 1) / config.resources.cpu))
     concurrent = min(search.max_concurrent or holds, trials)
     in_all = full * trials / concurrent
@@ -49,24 +44,11 @@ def dry_run(config: SweepConfig) -> None:
     )
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Training env steps per second, and seconds of an evaluation."""
-
-    rate: float
-    evaluation: float
-
-    def seconds(self, config: SweepConfig) -> float:
-        """Return how long a full trial takes."""
-        search = config.search
-        return search.env_steps / self.rate + -(-search.env_steps // search.evaluate_every) * self.evaluation
-
-
-def _measured_trials(config: SweepConfig, prepared: Prepared, trials: int) -> dict[str, _Measured]:
+def _measured_trials(config: SweepConfig, prepared: Prepared, trials: int) -> dict[str, Measured]:
     """Return what was measured for each arm that is tried; without arms for the default configuration alone."""
     if not config.search.arms:
-        return {"": _measure(prepared, config, default_params(config))}
-    return {name: _measure(prepared, config, {ARM: name}) for name in list(config.search.arms)[:trials]}
+        return {"": measure(prepared, config, default_params(config))}
+    return {name: measure(prepared, config, {ARM: name}) for name in list(config.search.arms)[:trials]}
 
 
 def _folds(prepared: Prepared) -> Table:
@@ -77,24 +59,3 @@ def _folds(prepared: Prepared) -> Table:
     for row in rows:
         table.add_row(*(f"{value:,}" if isinstance(value, int) else str(value) for value in row.values()))
     return table
-
-
-def _measure(prepared: Prepared, config: SweepConfig, params: Mapping[str, Any]) -> _Measured:
-    """Train for two iterations with `params` and evaluate; the first iteration warms up."""
-    settings = trial_settings(config, prepared.splits, params)
-    own = not ray.is_initialized()
-    if own:
-        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    try:
-        algorithm = SentioPPOConfig().trading(settings, TapeHandle(prepared.tape)).build_algo()
-        algorithm.training_step()
-        started = time.perf_counter()
-        algorithm.training_step()
-        trained = time.perf_counter()
-        algorithm.scorer.score(algorithm._stack())
-        evaluated = time.perf_counter()
-        algorithm.stop()
-    finally:
-        if own:
-            ray.shutdown()
-    return _Measured(settings.rows_per_iteration / (trained - started), evaluated - trained)

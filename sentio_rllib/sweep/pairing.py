@@ -23,13 +23,11 @@ COMPARED = ("completed", "pruned")
 """States of trials that have ended and may be compared."""
 
 _RESAMPLES = 9_999
-_FEWEST_RESAMPLED = 6
-"""Below it the range of all resampled means covers less than 95%: 1 - 2 * 0.5**5 = 0.94."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Mean paired difference of scores to the baseline.
+    """Mean paired difference of scores to a baseline's.
 
     Attributes
     ----------
@@ -38,7 +36,7 @@ class Difference:
     missing
         Cells that only one of the two has.
     mean, low, high
-        Mean difference and its 95% interval; None with fewer than two pairs.
+        Mean difference and its interval; None with fewer than two pairs.
     """
 
     pairs: int
@@ -80,9 +78,10 @@ def paired_difference(
     -----
     The interval is the expanded percentile bootstrap over cells (Hesterberg 2015, "What teachers should know
     about the bootstrap"), whose level is set so that normal differences get Student's t interval. Measured with 8
-    normal differences it covers 94.5%, plain percentiles and BCa cover 88%. Resampling fewer than 6 pairs cannot
-    cover 95%, so there it is Student's t interval. Seeds of one fold share its market, so cells are not
-    independent, and the interval is rather too narrow than too wide.
+    normal differences it covers 94.5%, plain percentiles and BCa cover 88%. All resampled means of n pairs
+    together cover ``1 - 2 * 0.5**n``; where that is less than `level` (at 95% with fewer than 6 pairs) it is
+    Student's t interval. Seeds of one fold share its market, so cells are not independent, and the interval is
+    rather too narrow than too wide.
     """
     cells = sorted(scores.keys() & baseline.keys())
     missing = len(scores.keys() ^ baseline.keys())
@@ -103,7 +102,7 @@ def _interval(
     if np.ptp(differences) == 0:
         return mean, mean
     quantile = float(stats.t.ppf((1 + level) / 2, count - 1))
-    if count < _FEWEST_RESAMPLED:
+    if 1 - 2 * 0.5**count < level:
         margin = quantile * float(differences.std(ddof=1)) / math.sqrt(count)
         return mean - margin, mean + margin
     expanded = 1 - 2 * float(stats.norm.sf(quantile * math.sqrt(count / (count - 1))))

@@ -91,7 +91,8 @@ def _new_scheduler(config: SweepConfig) -> TrialScheduler:
     }
     if search.scheduler == "asha":
         batch = int(config.largest("ppo.environments") * config.largest("ppo.rollout_steps"))
-        last = search.env_steps + search.evaluate_every + batch  # no trial reports later than this
+        budget = int(config.largest("search.env_steps"))
+        last = budget + search.evaluate_every + batch  # no trial reports later than this
         return Asha(max_t=2 * last, reduction_factor=search.reduction_factor, **common)
     if search.scheduler == "median":
         # infinite time slice: no trial pauses to let others catch up, which would cost a checkpoint

@@ -12,12 +12,14 @@ import pytest
 from sentio_rllib.errors import ConfigError, SweepError
 from sentio_rllib.policy.encoders import receptive_patches
 from sentio_rllib.ppo.checkpoint import load_model
-from sentio_rllib.sweep.arms import MAX_NAME
+from sentio_rllib.sweep.arms import BUDGET, MAX_NAME
 from sentio_rllib.sweep.claim import CONFIG
 from sentio_rllib.sweep.config import SweepConfig, build_config, load_config
 from sentio_rllib.sweep.dry_run import dry_run
+from sentio_rllib.sweep.folds import make_folds
 from sentio_rllib.sweep.outcome import CHAMPION
 from sentio_rllib.sweep.pairing import Difference, cell_scores, compare_arms, paired_difference
+from sentio_rllib.sweep.prepare import trial_settings
 from sentio_rllib.sweep.results import print_summary
 from sentio_rllib.sweep.run import run_sweep
 from sentio_rllib.sweep.selection import Outcome
@@ -78,6 +80,16 @@ def test_an_arm_resolves_to_the_configuration_with_its_keys() -> None:
         config.resolve({ARM: "maskabel"})
     with pytest.raises(ConfigError, match="the configuration has no arms"):
         build_config({}).resolve({ARM: "enhanced"})
+
+
+def test_an_arm_may_have_a_budget_of_its_own() -> None:
+    config = armed({"base": {}, "slow": {BUDGET: 200_000}})
+    splits = make_folds(config, config.data.synthetic.bars)
+    budgets = [trial_settings(config, splits, {ARM: name}).env_steps for name in config.search.arms]
+    assert budgets == [config.search.env_steps, 200_000]
+    assert config.largest(BUDGET) == config.search.env_steps
+    [line] = mistakes_of({"base": {}, "short": {BUDGET: 100_000}})
+    assert line.startswith("search.arms.short: search.grace_steps: 131072 exceeds the budget of 100000 env_steps")
 
 
 def test_every_mistake_in_arms_is_told_at_once() -> None:
