@@ -20,10 +20,21 @@ from sentio_rllib.validation.verdict import judge, no_champion
 
 @dataclass(frozen=True)
 class Findings:
-    """What :func:`examine` found: parts of the summary, and session returns of champion and buy-and-hold."""
+    """What :func:`examine` found.
+
+    Attributes
+    ----------
+    summary
+        Parts of the sweep's summary.
+    equity
+        Session returns of champion and buy-and-hold.
+    given_up
+        Whether the champion's training was, so that the sweep has not come to its end.
+    """
 
     summary: dict[str, Any]
     equity: pd.DataFrame
+    given_up: bool = False
 
 
 def examine(
@@ -64,11 +75,12 @@ def examine(
         )
     cv = examiner.cross_validation(best, series[best.trial_id])
     deflated = examiner.deflate(outcomes, best, series, cv.hold, search)
-    holdout = None
+    holdout, given_up = None, False
     told: dict[str, Any] | None = {"opened": False, "why": _SHUT[bool(config.search.arms)]}
     if final and not config.search.arms:
         opened = open_holdout(sweep, best, reopen=reopen, go_on=go_on)
         told = None if opened is None else opened.told
+        given_up = opened is not None and opened.given_up
         if opened is not None and opened.record is not None and opened.tape is not None:
             holdout = examiner.holdout(best, opened.record, opened.tape)
             told = opened.told | holdout.told
@@ -81,7 +93,7 @@ def examine(
         "targets": compare_targets(examiner.targets(), cv.reached, reached),
         "stress": examiner.stress(best) if config.evidence.stress else None,
     }
-    return Findings(summary, equity_table([part.equity for part in (cv, holdout) if part is not None]))
+    return Findings(summary, equity_table([part.equity for part in (cv, holdout) if part is not None]), given_up)
 
 
 _SHUT = {True: "arms are compared, no champion is chosen", False: "the search is not over"}

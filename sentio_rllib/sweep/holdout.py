@@ -34,6 +34,8 @@ class Opened:
     ----------
     told
         ``opened, why, sound, openings, reopened, seen`` and its range.
+    given_up
+        Whether the champion's training was.
     record
         Of the champion, the mean of its members' distributions; None where the holdout stayed shut.
     tape
@@ -41,6 +43,7 @@ class Opened:
     """
 
     told: dict[str, Any]
+    given_up: bool = False
     record: Record | None = None
     tape: Tape | None = None
 
@@ -70,7 +73,7 @@ def open_holdout(sweep: Context, best: Outcome, *, reopen: bool, go_on: Callable
     except NonFiniteError as error:
         return Opened(told | {"why": f"the champion's training was not finite: {error}"})
     if weights is None:
-        return Opened(told | {"why": "the champion's training was interrupted; --resume goes on"})
+        return Opened(told | {"why": "the champion's training was interrupted; --resume goes on"}, given_up=True)
     try:
         opening = account.open(champion_key(best, settings), reopen=reopen)
     except HoldoutOpenedError as error:
@@ -78,7 +81,7 @@ def open_holdout(sweep: Context, best: Outcome, *, reopen: bool, go_on: Callable
     told |= {"opened": True, "openings": opening.number, "reopened": opening.reopened}
     told |= {"sound": not opening.reopened and not told["seen"], "why": _doubts(opening.number, told["seen"])}
     tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
-    return Opened(told, evaluate_ensemble(weights, settings, tape, prepared), tape)
+    return Opened(told, record=evaluate_ensemble(weights, settings, tape, prepared), tape=tape)
 
 
 def evaluate_ensemble(weights: Weights, settings: TrialSettings, tape: Tape, prepared: Prepared) -> Record:

@@ -90,7 +90,7 @@ def write_outcome(
     found.equity.to_parquet(folder / "equity.parquet")
     summary = {
         "name": config.name,
-        "state": state,
+        "state": "interrupted" if found.given_up else state,
         "variant": config.variant,
         "data": {
             "fingerprint": prepared.bars.fingerprint,

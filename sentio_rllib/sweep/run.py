@@ -133,11 +133,11 @@ def run_sweep(
             print(note)
         if config.evidence.probes:
             probe(config, prepared)
-        ledger = Ledger(config.evidence.ledger)
         interruption = stack.enter_context(Interruption())
         dashboard = stack.enter_context(cluster(address))
         interruption.listen()  # ray.init() takes the termination signal for itself
         check_resources(config)
+        ledger = Ledger(config.evidence.ledger)
         if not resume:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold(folder))

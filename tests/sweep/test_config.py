@@ -60,7 +60,9 @@ def test_shipped_configurations_load_and_survive_their_own_yaml(path: Path, tmp_
 
 
 def test_all_configurations_are_shipped() -> None:
-    assert [path.stem for path in CONFIGS] == ["ablation", "enhanced", "maskable", "quickstart", "standard"]
+    assert [path.stem for path in CONFIGS] == [
+        *("ablation", "enhanced", "maskable", "placebo", "quickstart", "standard", "variants")
+    ]
 
 
 def test_an_empty_file_is_the_default_configuration_named_after_the_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ from sentio_rllib.errors import LeakError, SweepError
 from sentio_rllib.market.tape import build_tape
 from sentio_rllib.ppo.checkpoint import load_model
 from sentio_rllib.sweep import prepare as preparing
+from sentio_rllib.sweep.account import open_account
 from sentio_rllib.sweep.claim import CONFIG
 from sentio_rllib.sweep.config import SweepConfig, load_config
+from sentio_rllib.sweep.context import Context
 from sentio_rllib.sweep.examiner import Examiner
 from sentio_rllib.sweep.holdout import REFIT, evaluate_ensemble
 from sentio_rllib.sweep.ledger import Ledger, session_hashes
+from sentio_rllib.sweep.outcome import Course, write_outcome
 from sentio_rllib.sweep.prepare import members_of, prepare
 from sentio_rllib.sweep.refit import refit_seeds, refit_settings
 from sentio_rllib.sweep.run import run_sweep
@@ -143,6 +147,25 @@ def test_going_on_with_the_same_champion_is_no_second_opening(judged: Path, ray_
     assert after["holdout"]["openings"] == before["holdout"]["openings"] == 1
     assert after["holdout"]["metrics"] == before["holdout"]["metrics"]
     assert after["evidence"]["raw"]["sharpe"] == before["evidence"]["raw"]["sharpe"]
+
+
+def test_a_champion_that_is_given_up_ends_no_sweep(judged: Path, tmp_path: Path, ray_cluster: None) -> None:
+    config = copied(judged, tmp_path)
+    folder = tmp_path / "tiny"
+    shutil.rmtree(folder / REFIT)
+    ledger = Ledger(str(tmp_path / "own.sqlite"))
+    prepared = prepare(config)
+    sweep = Context(folder, config, prepared, open_account(ledger, "own", "tiny", 2, prepared))
+    course = Course(seconds=1.0, steps_before=0, remaining=0, interrupted=False)
+    outcomes = read_outcomes(folder, config)
+    summary = write_outcome(sweep, outcomes, course, reopen=False, go_on=lambda: False)
+    assert summary["state"] == "interrupted"
+    assert not summary["holdout"]["opened"]
+    assert not ledger.openings_on(sweep.account.holdout)
+    after = write_outcome(sweep, outcomes, course, reopen=False, go_on=lambda: True)
+    assert after["state"] == "completed"
+    # trained anew, it is the same champion
+    assert after["holdout"]["metrics"] == summary_of(judged)["holdout"]["metrics"]
 
 
 def test_the_ledger_holds_what_the_sweep_tells(judged: Path) -> None:

@@ -37,13 +37,13 @@ def by_label(trials: list[FrozenTrial]) -> dict[str, FrozenTrial]:
 def test_the_files_of_a_sweep(finished: Path) -> None:
     names = {
         "config.yaml", "fingerprint.json", "study.db", "trials", "leaderboard.parquet", "returns.parquet",
-        "summary.json", "champion",
+        "summary.json", "champion", "refit", "curves.parquet", "equity.parquet", "folds.json", "report.html",
     }  # fmt: skip
     assert {path.name for path in finished.iterdir()} == names
     config = load_config(finished / CONFIG)
     assert config.search.trials == 4
     printed = json.loads((finished / FINGERPRINT).read_text())
-    assert printed.keys() == {"data", "code", "features", "config"}
+    assert printed.keys() == {"data", "code", "features", "config", "sweep"}
     assert printed["config"] == config.fingerprint()
 
     summary = json.loads((finished / "summary.json").read_text())

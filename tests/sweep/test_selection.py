@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from sentio_rllib.sweep.selection import (
     Outcome,
     best_outcome,
     collapsed_gates,
+    curves,
     last_checkpoint,
     leaderboard,
     read_best,
+    record_of,
     session_returns,
 )
+from sentio_rllib.validation.evaluation import Record
 
 REGIMES = {
     "regime_bars": [300.0, 100.0],
@@ -61,6 +65,47 @@ def test_the_highest_eligible_score_wins_and_the_earlier_of_equals() -> None:
     assert best_outcome([failed, second, idle, cut_off, first]) is first
     assert best_outcome([failed, idle, cut_off]) is None
     assert best_outcome([]) is None
+
+
+def test_one_standard_error_takes_the_least_trained_of_those_within_it() -> None:
+    # fold scores lie half a point around the score: a standard error of sqrt(0.5) / sqrt(2) = 0.5
+    best, near, less, far = outcome(0, 2.0), outcome(1, 1.6), outcome(2, 1.5), outcome(3, 1.4)
+    best.best["env_steps"], near.best["env_steps"], less.best["env_steps"], far.best["env_steps"] = 512, 512, 256, 128
+    trials = [best, near, less, far]
+    assert best_outcome(trials) is best
+    assert best_outcome(trials, "one_standard_error") is less
+    less.best["env_steps"] = 512
+    assert best_outcome(trials, "one_standard_error") is best  # equally trained: the higher score
+    assert best_outcome([outcome(0, 1.0, trades=0.0)], "one_standard_error") is None
+
+
+def test_one_fold_has_no_standard_error() -> None:
+    best, near = outcome(0, 2.0), outcome(1, 1.99)
+    for each, steps in ((best, 512), (near, 128)):
+        each.best["fold_scores"], each.best["env_steps"] = [[each.cv_score]], steps
+    assert best_outcome([best, near], "one_standard_error") is best
+
+
+def test_curves_have_a_row_for_each_evaluation_and_fold() -> None:
+    trial = outcome(0, 2.0)
+    shared = {"cv_score": 1.0, "rung_score": 0.5, "entropy": 0.9}
+    for index, result in enumerate(trial.curve):
+        result.update(shared | {"fold_0_score": float(index), "fold_1_score": 10.0 + index})
+    frame = curves([trial, outcome(1, None)])
+    assert frame["env_steps"].tolist() == [128, 128, 256, 256]
+    assert frame["fold"].tolist() == [0, 1, 0, 1]
+    assert frame["fold_score"].tolist() == [0.0, 10.0, 1.0, 11.0]
+    assert curves([]).columns.tolist() == frame.columns.tolist()
+
+
+def test_a_record_survives_its_json() -> None:
+    kept = Record(np.array([0.1, -0.2]), np.array([3, 5]), 10, 2, 1, 0, 0.5, 0.01, 1e5, 100.0, 1, 1, 0.3, 7)
+    plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(kept).items()}
+    again = record_of(json.loads(json.dumps(plain)))
+    for name, value in vars(kept).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+    assert again.session.dtype == np.int64
+    assert again.regime_bars.dtype == np.float64
 
 
 def test_a_trial_without_an_evaluation_has_no_figures() -> None:
