@@ -34,6 +34,7 @@ from sentio_rllib.sweep.pairing import paired_difference
 from sentio_rllib.sweep.prepare import Prepared, embedded_market, prepare
 from sentio_rllib.sweep.prepare import trial_settings as trial_settings_of
 from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.validation.baselines import table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_score
 from sentio_rllib.validation.splits import Splits
 
@@ -76,8 +77,8 @@ def trial_settings(found: markets.Market, args: Any, variant: str = "maskable") 
 def references(found: markets.Market, settings: TrialSettings) -> dict[str, list[Record]]:
     """Return the records of the oracle and of always-long on every member's blocks."""
     policies = {
-        "oracle": markets.fixed_policy(found.oracle),
-        "hold": markets.fixed_policy(np.ones(found.tape.n, dtype=np.int64)),
+        "oracle": table_policy(found.oracle),
+        "hold": table_policy(np.ones(found.tape.n, dtype=np.int64)),
     }
     evaluator = block_evaluator(found, settings)
     return {name: list(evaluator.evaluate(policy).greedy) for name, policy in policies.items()}

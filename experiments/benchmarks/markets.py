@@ -6,13 +6,11 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from sentio_rllib.market.synthetic import oracle_actions, synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.seeding import stream_seed
-from sentio_rllib.validation.evaluation import Decide
 from sentio_rllib.validation.splits import Footprint, Splits, make_splits
 
 
@@ -37,14 +35,3 @@ def market(bars: int, edge: float, seed: int = 0, interval: int = 15, folds: int
 def members(seeds: int, folds: int) -> tuple[tuple[int, int], ...]:
     """Return (seed, fold) of every member."""
     return tuple((stream_seed("benchmark", index) % 2**31, fold) for fold in range(folds) for index in range(seeds))
-
-
-def fixed_policy(actions: NDArray[np.int64]) -> Decide:
-    """Return the policy that takes ``actions[bar]``, whatever it holds."""
-    table = torch.nn.functional.one_hot(torch.tensor(actions), 3).float() * 100.0
-
-    def decide(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        del portfolio
-        return table[bar].masked_fill(~mask, -1e9)
-
-    return decide

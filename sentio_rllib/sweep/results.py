@@ -64,8 +64,9 @@ def _print_evidence(console: Console, summary: dict[str, Any]) -> None:
     for part, what in (("raw", "net returns"), ("timing", "less mean exposure times buy-and-hold")):
         figures = evidence[part]
         console.print(
-            f"Sharpe {_told(figures['sharpe'], '.2f')} ({what}); by luck the best of {evidence['n_trials']} looks "
-            f"reaches {_told(figures['expected_maximum_sharpe'], '.2f')}; deflated {_told(figures['dsr'], '.3f')}"
+            f"Sharpe {_told(figures['sharpe'], '.2f')} ({what}); by luck the best of {evidence['n_trials']} looks, "
+            f"{_told(evidence['effective_trials'], '.1f')} of them independent, reaches "
+            f"{_told(figures['expected_maximum_sharpe'], '.2f')}; deflated {_told(figures['dsr'], '.3f')}"
         )
     console.print(f"verdict: {evidence['verdict']}", style="bold")
     for reason in evidence["reasons"]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sentio_rllib.market.tape import Tape
 from sentio_rllib.trading.rules import TradingRules
-from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Record, fold_score, score_members
+from sentio_rllib.validation.baselines import table_policy
+from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_score, score_members
 from sentio_rllib.validation.splits import Range
 from tests.trading.scalar_simulator import ScalarSimulator
 from tests.trading.tapes import random_tape
@@ -29,18 +30,6 @@ class Walk(NamedTuple):
     trades: list[int]
     fees: float
     trips: list[float]
-
-
-def _table_policy(actions: np.ndarray) -> Decide:
-    """Take ``actions[bar]``, or Hold where it is masked, whatever the noise says."""
-    logits = torch.nn.functional.one_hot(torch.tensor(actions), 3).float() * 1e6
-    logits[:, 0] += 1e5
-
-    def decide(bar: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        del portfolio
-        return logits[bar].masked_fill(~mask, -1e9)
-
-    return decide
 
 
 def _expected(tape: Tape, rules: TradingRules, block: Range, actions: np.ndarray) -> Walk:
@@ -87,7 +76,7 @@ def test_records_equal_the_scalar_walk_for_blocks_of_unequal_length(seed: int, m
     labels = rng.integers(0, REGIMES, (2, tape.n), dtype=np.int8)
     labels[0, :REGIMES] = range(REGIMES)
     evaluator = BlockEvaluator(tape.tensors(), rules, [blocks, other], [(0, 0), (0, 1)], regimes=list(labels))
-    found = evaluator.evaluate(_table_policy(actions))
+    found = evaluator.evaluate(table_policy(actions))
     for records in (found.greedy, found.sampled):
         for record, ranges, own in zip(records, (blocks, other), labels, strict=True):
             _compare(record, [_expected(tape, rules, block, actions) for block in ranges], tape, own)
@@ -125,7 +114,7 @@ def _compare(record: Record, walks: list[Walk], tape: Tape, labels: np.ndarray) 
 def test_labels_change_nothing_but_what_they_tell() -> None:
     tape = random_tape(4, bars=160)
     rules = TradingRules(decision_interval=INTERVAL, episode_length=60)
-    policy = _table_policy(np.random.default_rng(4).integers(0, 3, tape.n))
+    policy = table_policy(np.random.default_rng(4).integers(0, 3, tape.n))
     blocks, members = [[Range(2, 70), Range(80, 150)]], [(0, 0)]
     without = BlockEvaluator(tape.tensors(), rules, blocks, members).evaluate(policy).greedy[0]
     regimes = [(np.arange(tape.n) % 2).astype(np.int8)]
