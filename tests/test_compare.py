@@ -17,7 +17,7 @@ from sentio_rllib.sweep.arms import BUDGET
 from sentio_rllib.sweep.claim import CONFIG
 from sentio_rllib.sweep.comparison import Last, comparison, corrected_level, last_evaluation, overall, pairwise
 from sentio_rllib.sweep.config import SweepConfig, build_config, load_config
-from sentio_rllib.sweep.measuring import Measured, budgets_of_equal_time
+from sentio_rllib.sweep.measuring import Pace, budgets_of_equal_time
 from sentio_rllib.sweep.pairing import paired_difference
 from sentio_rllib.sweep.prepare import prepare
 from sentio_rllib.sweep.selection import Outcome
@@ -203,7 +203,7 @@ def test_budgets_of_equal_time_are_whole_evaluations() -> None:
 
 def test_a_full_trial_takes_its_training_and_its_evaluations() -> None:
     config = armed(env_steps=1000, evaluate_every=300, grace_steps=300)
-    assert Measured(rate=100.0, evaluation=2.0).seconds(config) == pytest.approx(1000 / 100 + 4 * 2)
+    assert Pace(rate=100.0, evaluation=2.0).seconds(config) == pytest.approx(1000 / 100 + 4 * 2)
 
 
 def test_configurations_without_equal_compute_are_refused() -> None:

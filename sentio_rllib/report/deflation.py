@@ -97,9 +97,12 @@ def _statistics(evidence: dict[str, Any]) -> list[Block]:
     ]
 
 
+_PANELS = {"all": "all trials", "equal_budgets": "trials of equal budget", "timing": "all trials, by timing"}
+
+
 def _overfitting(evidence: dict[str, Any]) -> Table:
     rows = []
-    for key, label in (("all", "all trials"), ("equal_budgets", "trials of equal budget")):
+    for key, label in _PANELS.items():
         held = dig(evidence, "overfitting", key)
         cells = (
             percent(dig(held, "pbo")),

@@ -31,6 +31,7 @@ _METRICS: tuple[tuple[str, str, Callable[[object], str]], ...] = (
     ("win rate", "win_rate", percent),
     ("round trips", "trips", count),
     ("trades", "trades", count),
+    ("drawdown stops", "drawdown_stops", count),
     ("trades a day", "trades_per_day", number),
     ("turnover a day, times equity", "turnover_per_day", number),
     ("exposure", "exposure", percent),

@@ -17,7 +17,7 @@ _TARGETS: dict[str, tuple[str, Callable[[object], str]]] = {
     "max_drawdown": ("maximum drawdown", percent),
     "win_rate": ("win rate of round trips", percent),
 }
-_BOUNDS = {"monthly_return": "\u2265", "sharpe": ">", "max_drawdown": "<", "win_rate": ">"}
+_BOUNDS = {"monthly_return": ">", "sharpe": ">", "max_drawdown": "<", "win_rate": ">"}
 _REACHED = {True: "reached", False: "not reached", None: "not judged"}
 """By the holdout's word alone; nothing is judged while it is sealed."""
 _NO_CHAMPION = {True: "there is no champion", False: "the sweep is older than that"}
@@ -25,7 +25,8 @@ _NO_CHAMPION = {True: "there is no champion", False: "the sweep is older than th
 
 _STATES = {
     "interrupted": "The sweep was interrupted; figures are of what had ended by then. Go on with --resume.",
-    "time budget": "search.minutes ended the sweep before all trials; go on with --resume.",
+    "time budget": "search.minutes ended the sweep before all trials. --resume goes on; since the holdout has been "
+    "opened, another champion then needs --reopen-holdout and supports nothing.",
     "budget too short": "No trial passed the grace period: raise search.minutes or lower search.grace_steps.",
     "no trading": "No champion: no scored trial's median member trades. That is the result.",
     "failed": "Every trial failed; the leaderboard says why.",

@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--reopen-holdout",
         action="store_true",
-        help="open a holdout of which sessions were opened before; the report shows it, and nothing is supported then",
+        help="open the holdout although some of its sessions were opened before; it then supports nothing any more",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would run and how long; start nothing")
     parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")

@@ -71,6 +71,7 @@ class Account:
     def search(self) -> tuple[Search, dict[str, Any]]:
         """Return what was tried on these bars by all sweeps, and its counts for people."""
         trials = self.ledger.trials_on(self.development)
+        own = sum(trial.evaluations for trial in trials if trial.uid == self.uid)
         evaluations = sum(trial.evaluations for trial in trials)
         counts = {
             "path": str(self.ledger.path),
@@ -84,15 +85,11 @@ class Account:
         raw, timing = (
             np.array([pair[column] for pair in told if pair[column] is not None], dtype=np.float64) for column in (0, 1)
         )
-        return Search(max(evaluations, 1), raw, timing), counts
+        return Search(own, evaluations - own, raw, timing), counts
 
     def open(self, key: str, *, reopen: bool) -> Opening:
         """Record that the holdout is opened for what `key` names; before anything is scored there."""
         return self.ledger.open_holdout(self.uid, key, self.holdout, reopen=reopen)
-
-    def trials_that_saw_the_holdout(self) -> int:
-        """Return how many trials of any sweep were trained or scored on sessions of the holdout."""
-        return self.ledger.trials_that_saw(self.holdout)
 
 
 def open_account(ledger: Ledger, uid: str, name: str, members: int, prepared: Prepared) -> Account:

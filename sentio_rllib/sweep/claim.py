@@ -28,7 +28,6 @@ EXTENDABLE = (
     "search.max_concurrent",
     "resources.cpu",
     "resources.gpu",
-    "evidence.ledger",
 )
 """Keys that may differ when a sweep is resumed."""
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.measuring import Measured, measure
+from sentio_rllib.sweep.measuring import Pace, measure
 from sentio_rllib.sweep.prepare import Prepared, members_of, prepare
 from sentio_rllib.sweep.space import ARM, asked_trials, default_params
 
@@ -44,7 +44,7 @@ def dry_run(config: SweepConfig) -> None:
     )
 
 
-def _measured_trials(config: SweepConfig, prepared: Prepared, trials: int) -> dict[str, Measured]:
+def _measured_trials(config: SweepConfig, prepared: Prepared, trials: int) -> dict[str, Pace]:
     """Return what was measured for each arm that is tried; without arms for the default configuration alone."""
     if not config.search.arms:
         return {"": measure(prepared, config, default_params(config))}

@@ -27,7 +27,7 @@ from sentio_rllib.validation.evaluation import BlockEvaluator, Record
 from sentio_rllib.validation.evidence import Floats
 from sentio_rllib.validation.performance import describe, mean_of
 from sentio_rllib.validation.schemes import Range
-from sentio_rllib.validation.series import Series, combine, paths, timing_returns
+from sentio_rllib.validation.series import Series, combine, coverage, timing_returns
 from sentio_rllib.validation.stress import cost_stress, delayed
 from sentio_rllib.validation.targets import Interval, Targets, measure
 
@@ -79,14 +79,14 @@ class Examiner:
         self.config, self.prepared = config, prepared
         self.year = prepared.tape.sessions_per_year
         self.seed = stream_seed("evidence", config.seed)
-        self.paths = paths(prepared.splits.folds)
+        self.coverage = coverage(prepared.splits.folds)
         self.tensors = prepared.tape.tensors()
         self._holds: dict[TradingRules, tuple[Record, ...]] = {}
 
     def series(self, outcome: Outcome) -> Series:
         """Return the session returns of a trial at its best evaluation."""
         settings = self._settings_of(outcome)
-        return combine(_records_of(outcome), self._hold_of(settings), settings.members, self.paths)
+        return combine(_records_of(outcome), self._hold_of(settings), settings.members, self.coverage)
 
     def deflate(
         self, outcomes: Sequence[Outcome], best: Outcome, series: Mapping[str, Series], hold: Floats, search: Search
@@ -114,7 +114,7 @@ class Examiner:
         """Measure the selected trial on the validation blocks of its folds."""
         settings, records = self._settings_of(best), _records_of(best)
         blocks = _union(block for fold in settings.folds for block in fold.validation)
-        count = self.paths * len({seed for seed, _ in settings.members})
+        count = self.coverage * len({seed for seed, _ in settings.members})
         return self._measure(_Part("cv", self.prepared.tape, blocks), settings.rules, series, records, count=count)
 
     def holdout(self, best: Outcome, record: Record, tape: Tape) -> Measured:
@@ -146,7 +146,7 @@ class Examiner:
             decide = network_policy(network, reader, evaluator.bars() - late)
             return evaluator.evaluate(delayed(decide, late)).greedy
 
-        count = self.paths * len({seed for seed, _ in settings.members})
+        count = self.coverage * len({seed for seed, _ in settings.members})
         found = cost_stress(evaluate, settings.rules, sessions_per_year=self.year, count=count)
         rows = [row._asdict() for row in found.rows]
         return {"measured_on": "cv", "rows": rows, "breakeven_fee": found.breakeven_fee, "note": found.note}

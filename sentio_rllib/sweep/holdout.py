@@ -67,7 +67,7 @@ def open_holdout(sweep: Context, best: Outcome, *, reopen: bool, go_on: Callable
         return None
     settings = refit_settings(config, prepared, best.params)
     told = _range(prepared) | {"openings": len(account.ledger.openings_on(account.holdout)), "reopened": False}
-    told |= {"opened": False, "sound": False, "seen": account.trials_that_saw_the_holdout()}
+    told |= {"opened": False, "sound": False, "seen": account.ledger.trials_that_saw(account.holdout)}
     try:
         weights = refit(sweep.folder / REFIT, best, settings, prepared, go_on=go_on)
     except NonFiniteError as error:
@@ -78,8 +78,8 @@ def open_holdout(sweep: Context, best: Outcome, *, reopen: bool, go_on: Callable
         opening = account.open(champion_key(best, settings), reopen=reopen)
     except HoldoutOpenedError as error:
         return Opened(told | {"why": str(error)})
-    told |= {"opened": True, "openings": opening.number, "reopened": opening.reopened}
-    told |= {"sound": not opening.reopened and not told["seen"], "why": _doubts(opening.number, told["seen"])}
+    told |= {"opened": True, "openings": opening.number, "reopened": opening.reopened, "seen": opening.seen}
+    told |= {"sound": not opening.reopened and not opening.seen, "why": _doubts(opening.number, opening.seen)}
     tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
     return Opened(told, record=evaluate_ensemble(weights, settings, tape, prepared), tape=tape)
 

@@ -15,7 +15,8 @@ from ray.tune import Callback
 from ray.tune.result import SHOULD_CHECKPOINT
 
 from sentio_rllib.sweep.account import Account
-from sentio_rllib.sweep.files import EVALUATIONS, FAULTS, append_row, read_rows
+from sentio_rllib.sweep.files import EVALUATIONS, FAULTS, append_row
+from sentio_rllib.sweep.trials import curve_of
 
 
 class Journal(Callback):  # type: ignore[misc]  # Ray ships no types
@@ -41,7 +42,7 @@ class Journal(Callback):  # type: ignore[misc]  # Ray ships no types
         result[SHOULD_CHECKPOINT] = "failure" not in result
         flat = {key: value for key, value in result.items() if value is None or isinstance(value, (str, int, float))}
         append_row(self.folder / str(trial) / EVALUATIONS, flat)
-        self.account.count(str(trial), trial.config["params"], read_rows(self.folder / str(trial) / EVALUATIONS))
+        self.account.count(str(trial), trial.config["params"], curve_of(self.folder.parents[1], str(trial)))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Write why a trial is restarted from its last checkpoint."""

@@ -45,7 +45,7 @@ _SCHEMA = (
         sharpe REAL, timing_sharpe REAL, UNIQUE (sweep, trial_id))""",
     """CREATE TABLE opening (
         id INTEGER PRIMARY KEY, sweep INTEGER NOT NULL REFERENCES sweep, key TEXT NOT NULL, opened_at TEXT NOT NULL,
-        UNIQUE (sweep, key))""",
+        seen INTEGER NOT NULL, UNIQUE (sweep, key))""",
     """CREATE TABLE opening_session (
         session INTEGER NOT NULL REFERENCES session, opening INTEGER NOT NULL REFERENCES opening,
         PRIMARY KEY (session, opening)) WITHOUT ROWID""",
@@ -70,7 +70,7 @@ WHERE sweep.id IN (
 ORDER BY trial.id"""
 
 _OPENINGS_ON = """
-SELECT opening.id, sweep.name, opening.opened_at, COUNT(*)
+SELECT opening.id, opening.sweep, sweep.name, opening.opened_at, COUNT(*)
 FROM asked JOIN session USING (hash)
 JOIN opening_session ON opening_session.session = session.id
 JOIN opening ON opening.id = opening_session.opening
@@ -138,12 +138,15 @@ class Opening:
     reopened
         Whether any session had been looked at before.
     earlier
-        The openings before it, oldest first.
+        The openings before it, oldest first, and all others of the same sweep: a sweep that has looked twice chooses.
+    seen
+        Trials that had been trained or scored on any of its sessions by then.
     """
 
     number: int
     reopened: bool
     earlier: tuple[EarlierOpening, ...]
+    seen: int
 
 
 def session_hashes(bars: Bars) -> tuple[str, ...]:
@@ -159,11 +162,14 @@ def session_hashes(bars: Bars) -> tuple[str, ...]:
     tuple[str, ...]
         S hashes in time order, each the first 32 hex digits of the SHA-256 of the session's stamps (int64, ns UTC) and
         its open, high, low, close and volume (float64), little-endian, one array after the other. The symbol is left
-        out, so that a renamed file is the same data.
+        out, so that a renamed file is the same data, and so are bars outside the calendar's hours, so that keeping
+        them makes no new session; one that has no others is hashed by them.
     """
-    starts = np.flatnonzero(np.diff(bars.sessions.session)) + 1  # of all but the first
+    session, regular = bars.sessions.session, bars.sessions.regular
+    kept = np.flatnonzero(regular | (np.bincount(session, regular) == 0)[session])
+    starts = np.flatnonzero(np.diff(session[kept])) + 1  # of all but the first
     values = (bars.open, bars.high, bars.low, bars.close, bars.volume)
-    columns = [bars.timestamp.astype("<i8"), *(column.astype("<f8") for column in values)]
+    columns = [bars.timestamp[kept].astype("<i8"), *(column[kept].astype("<f8") for column in values)]
     sessions = zip(*(np.split(column, starts) for column in columns), strict=True)
     return tuple(
         hashlib.sha256(b"".join(part.tobytes() for part in session)).hexdigest()[:HASH_DIGITS] for session in sessions
@@ -229,6 +235,11 @@ class Ledger:
                     "SELECT id, ?, ? FROM session WHERE hash = ?",
                     ((part, sweep, value) for value in hashes),
                 )
+
+    def knows(self, uid: str) -> bool:
+        """Whether a sweep is registered."""
+        with self._transaction("DEFERRED") as connection:
+            return connection.execute("SELECT 1 FROM sweep WHERE uid = ?", (uid,)).fetchone() is not None
 
     def record_trial(
         self,
@@ -301,17 +312,22 @@ class Ledger:
             sweep = _sweep_id(connection, uid)
             overlapping = _overlapping(connection, hashes)
             recorded = _recorded_opening(connection, sweep, key, hashes)
-            earlier = tuple(opening for number, opening in overlapping if recorded is None or number < recorded)
+            earlier = tuple(
+                opening
+                for number, owner, opening in overlapping
+                if recorded is None or number < recorded or (owner == sweep and number != recorded)
+            )
             if recorded is None:
                 if earlier and not reopen:
                     raise HoldoutOpenedError(self._opened_before(earlier, len(hashes)))
-                _add_opening(connection, sweep, key, hashes)
-        return Opening(number=len(earlier) + 1, reopened=bool(earlier), earlier=earlier)
+                recorded = _add_opening(connection, sweep, key, hashes)
+            (seen,) = connection.execute("SELECT seen FROM opening WHERE id = ?", (recorded,)).fetchone()
+        return Opening(number=len(earlier) + 1, reopened=bool(earlier), earlier=earlier, seen=seen)
 
     def openings_on(self, sessions: Sequence[str]) -> tuple[EarlierOpening, ...]:
         """Return the distinct openings that saw any of `sessions` (hashes), oldest first."""
         with self._transaction("DEFERRED") as connection:
-            return tuple(opening for _, opening in _overlapping(connection, sessions))
+            return tuple(opening for _, _, opening in _overlapping(connection, sessions))
 
     @contextmanager
     def _transaction(
@@ -387,10 +403,10 @@ def _ask(connection: sqlite3.Connection, hashes: Iterable[str]) -> None:
     connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((value,) for value in hashes))
 
 
-def _overlapping(connection: sqlite3.Connection, hashes: Iterable[str]) -> list[tuple[int, EarlierOpening]]:
-    """Openings that share any of the sessions, each behind its id; ids ascend in the order of opening."""
+def _overlapping(connection: sqlite3.Connection, hashes: Iterable[str]) -> list[tuple[int, int, EarlierOpening]]:
+    """Openings that share any of the sessions, each behind its id and its sweep's; ids ascend in order of opening."""
     _ask(connection, hashes)
-    return [(row[0], EarlierOpening(*row[1:])) for row in connection.execute(_OPENINGS_ON)]
+    return [(row[0], row[1], EarlierOpening(*row[2:])) for row in connection.execute(_OPENINGS_ON)]
 
 
 def _recorded_opening(connection: sqlite3.Connection, sweep: int, key: str, hashes: set[str]) -> int | None:
@@ -406,12 +422,16 @@ def _recorded_opening(connection: sqlite3.Connection, sweep: int, key: str, hash
     return int(row[0])
 
 
-def _add_opening(connection: sqlite3.Connection, sweep: int, key: str, hashes: set[str]) -> None:
+def _add_opening(connection: sqlite3.Connection, sweep: int, key: str, hashes: set[str]) -> int:
+    """Record an opening and how many trials have seen its sessions, which :func:`_overlapping` has asked for."""
     _add_sessions(connection, hashes)
-    opening = connection.execute(
-        "INSERT INTO opening (sweep, key, opened_at) VALUES (?, ?, ?)", (sweep, key, _now())
-    ).lastrowid
+    seen = len(connection.execute(_TRIALS_ON).fetchall())
+    (opening,) = connection.execute(
+        "INSERT INTO opening (sweep, key, opened_at, seen) VALUES (?, ?, ?, ?) RETURNING id",
+        (sweep, key, _now(), seen),
+    ).fetchone()
     connection.executemany(
         "INSERT INTO opening_session (session, opening) SELECT id, ? FROM session WHERE hash = ?",
         ((opening, value) for value in hashes),
     )
+    return int(opening)

@@ -16,7 +16,7 @@ from sentio_rllib.sweep.prepare import Prepared, trial_settings
 
 
 @dataclass(frozen=True)
-class Measured:
+class Pace:
     """How long the parts of a trial take.
 
     Attributes
@@ -36,7 +36,7 @@ class Measured:
         return search.env_steps / self.rate + -(-search.env_steps // search.evaluate_every) * self.evaluation
 
 
-def measure(prepared: Prepared, config: SweepConfig, params: Mapping[str, Any], *, iterations: int = 1) -> Measured:
+def measure(prepared: Prepared, config: SweepConfig, params: Mapping[str, Any], *, iterations: int = 1) -> Pace:
     """Train with `params` for some iterations, after one that warms up, and evaluate once.
 
     Parameters
@@ -55,7 +55,7 @@ def measure(prepared: Prepared, config: SweepConfig, params: Mapping[str, Any], 
             evaluation = _seconds_of(algorithm.score)
         finally:
             algorithm.stop()
-    return Measured(settings.rows_per_iteration / fastest, evaluation)
+    return Pace(settings.rows_per_iteration / fastest, evaluation)
 
 
 def _seconds_of(call: Any) -> float:

@@ -11,9 +11,9 @@ from typing import Any
 from sentio_rllib.ppo.checkpoint import save_model
 from sentio_rllib.report.page import write_report
 from sentio_rllib.sweep.champion import champion_model
+from sentio_rllib.sweep.claims import examine
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.context import Context
-from sentio_rllib.sweep.evidence import examine
 from sentio_rllib.sweep.files import write_json, write_text
 from sentio_rllib.sweep.pairing import compare_arms
 from sentio_rllib.sweep.prepare import Prepared

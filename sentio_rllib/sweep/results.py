@@ -31,7 +31,10 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"({rates['member_steps_per_s']:,.0f} member steps/s) over {rates['seconds']:,.0f} s"
     )
     if summary["state"] == "time budget":
-        console.print("search.minutes ended it: --resume goes on, with more of search.minutes if you like")
+        console.print(
+            "search.minutes ended it: --resume goes on, with more of search.minutes if you like; the holdout has been "
+            "opened, so another champion then needs --reopen-holdout and supports nothing"
+        )
     if summary["state"] == "budget too short":
         console.print("no trial passed the grace period: raise search.minutes or lower search.grace_steps")
     best = summary["best"]

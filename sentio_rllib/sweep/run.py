@@ -36,7 +36,7 @@ from sentio_rllib.sweep.progress import SweepReporter
 from sentio_rllib.sweep.searcher import HonestSearcher, build_searcher, counted_trials
 from sentio_rllib.sweep.selection import Outcome
 from sentio_rllib.sweep.stopping import build_scheduler
-from sentio_rllib.sweep.trials import TRIALS, checkpoint_of, next_run, read_outcomes, settle, study_url
+from sentio_rllib.sweep.trials import FIRST_RUN, TRIALS, checkpoint_of, next_run, read_outcomes, settle, study_url
 
 _PROBE_SECONDS = 5.0
 
@@ -142,6 +142,11 @@ def run_sweep(
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(hold(folder))
         uid = record(folder, config, prepared)
+        if resume and not ledger.knows(uid) and next_run(folder) != FIRST_RUN:
+            raise SweepError(
+                f"{ledger.path}: does not know the sweep of {folder}, so what was tried and opened is lost to it; put "
+                "the ledger back that the sweep was started with, or start a new sweep"
+            )
         account = open_account(ledger, uid, config.name, len(members_of(config, prepared.splits)), prepared)
         if dashboard:
             print(f"dashboard: http://{dashboard} (token: ray get-auth-token)")

@@ -29,6 +29,9 @@ def study_url(folder: Path) -> str:
     return f"sqlite:///{(folder / STUDY).resolve()}"
 
 
+FIRST_RUN = "run_000"
+
+
 def next_run(folder: Path) -> str:
     """Return the name of the next run's folder below ``trials/``."""
     return f"run_{len(list((folder / TRIALS).glob('run_*'))):03d}"

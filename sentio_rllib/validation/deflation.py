@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,8 @@ T = TypeVar("T")
 
 BLOCKS = 16
 """Of CSCV, fewer where there are fewer sessions."""
+FEW_BLOCKS, MANY_TRIALS = 10, 500
+"""Blocks where trials are many: 16 have 12,870 halves, each with a figure of every trial."""
 SESSIONS_PER_BLOCK = 2
 
 
@@ -62,17 +65,19 @@ class Panel:
 
 @dataclass(frozen=True)
 class Search:
-    """What was tried on overlapping bars, in all sweeps that the ledger knows, this one included.
+    """What was tried on overlapping bars, in all sweeps that the ledger knows.
 
     Attributes
     ----------
-    evaluations
-        Nominal N: configurations times the evaluations of each that were eligible for selection.
+    own, others
+        Configurations times the evaluations of each that were eligible for selection, of this sweep and of all
+        others. The nominal N is their sum.
     raw, timing
         float64[K], Sharpe ratios per session of all configurations, for their variance.
     """
 
-    evaluations: int
+    own: int
+    others: int
     raw: Floats
     timing: Floats
 
@@ -107,9 +112,10 @@ def deflate(
     """Return the deflated statistics of the trial `chosen`.
 
     **V and N.** The expected maximum takes the variance of all trials' Sharpe ratios, but at least 1 / S, that of a
-    strategy without any edge: trials that are alike spread less than they are wrong together. The effective N is the
-    nominal one times the share of this panel's configurations that :func:`effective_trials` counts as
-    independent, at least 1: the trials of earlier sweeps, whose returns are not kept, are taken to be as alike.
+    strategy without any edge: trials that are alike spread less than they are wrong together. The effective N takes
+    this sweep's looks times the share of its configurations that :func:`effective_trials` counts as independent, by raw
+    or by timing returns, whichever are more, since trials that are long together may be timed apart. Those that never
+    trade are no looks. Those of other sweeps, whose returns are not kept, count in full.
 
     Parameters
     ----------
@@ -127,18 +133,20 @@ def deflate(
     Returns
     -------
     dict
-        ``n_trials, effective_trials, sessions, years, min_btl_years, raw, timing, overfitting, missing``. A
+        ``chosen, n_trials, effective_trials, sessions, years, min_btl_years, raw, timing, overfitting, missing``. A
         statistic that does not exist is None; where the sessions do not suffice, `missing` says how many do.
     """
     attempt = _Attempts()
-    sessions, count = panel.raw.shape
-    ratio = attempt(lambda: effective_trials(panel.raw) / count)
-    effective = None if ratio is None else max(1.0, ratio * search.evaluations)
+    sessions = len(panel.raw)
+    shares = [attempt(partial(_independent_share, returns)) for returns in (panel.raw, panel.timing)]
+    told = [share for share in shares if share is not None]
+    effective = max(1.0, max(told) * search.own + search.others) if len(told) == len(shares) else None
+    nominal = max(1, search.own + search.others)
     column = panel.trials.index(chosen)
     tests = _Tests(panel.trials, attempt, 1.0 - confidence, resamples, seed % 2**32)
     raw, timing = (
         _sharpe_figures(
-            attempt, returns[:, column], spread, nominal=search.evaluations, effective=effective, year=sessions_per_year
+            attempt, returns[:, column], spread, nominal=nominal, effective=effective, year=sessions_per_year
         )
         for returns, spread in ((panel.raw, search.raw), (panel.timing, search.timing))
     )
@@ -147,7 +155,8 @@ def deflate(
     timing |= tests.against(panel.timing, flat)
     longest = [index for index, steps in enumerate(panel.env_steps) if steps == max(panel.env_steps)]
     return {
-        "n_trials": search.evaluations,
+        "chosen": chosen,
+        "n_trials": nominal,
         "effective_trials": effective,
         "sessions": sessions,
         "years": sessions / sessions_per_year,
@@ -157,9 +166,16 @@ def deflate(
         "overfitting": {
             "all": _overfitting(attempt, panel.raw),
             "equal_budgets": _overfitting(attempt, panel.raw[:, longest]),
+            "timing": _overfitting(attempt, panel.timing),
         },
         "missing": attempt.missing,
     }
+
+
+def _independent_share(returns: Floats) -> float:
+    """Share of the columns that vary which counts as independent, above 0 and up to 1."""
+    varying = returns[:, np.ptp(returns, axis=0) > 0.0]
+    return effective_trials(varying) / varying.shape[1] if varying.shape[1] else 1.0
 
 
 def _sharpe_figures(
@@ -214,7 +230,8 @@ def _overfitting(attempt: _Attempts, returns: Floats) -> dict[str, Any] | None:
     def overfitting() -> Overfitting:
         if sessions < MIN_BOOTSTRAP_PERIODS:  # halves of a handful of sessions rank nothing
             raise NotEnoughDataError("probability of backtest overfitting", MIN_BOOTSTRAP_PERIODS, sessions)
-        blocks = min(BLOCKS, sessions // SESSIONS_PER_BLOCK // 2 * 2)
+        most = BLOCKS if trials <= MANY_TRIALS else FEW_BLOCKS
+        blocks = min(most, sessions // SESSIONS_PER_BLOCK // 2 * 2)
         return probability_of_backtest_overfitting(np.ascontiguousarray(returns), blocks)
 
     found = attempt(overfitting)
@@ -225,7 +242,7 @@ def _overfitting(attempt: _Attempts, returns: Floats) -> dict[str, Any] | None:
 
 
 def headline(deflated: Mapping[str, Any]) -> dict[str, float | None]:
-    """Return the figures of the weaker of raw and timing returns, and PBO over all trials."""
+    """Return the figures of the weaker of raw and timing returns; PBO is that of raw ones over all trials."""
     raw, timing, found = deflated["raw"], deflated["timing"], deflated["overfitting"]["all"]
     lower = {key: _of_both(min, raw[key], timing[key]) for key in ("psr", "dsr")}
     higher = {key: _of_both(max, raw[key], timing[key]) for key in ("spa_p", "min_trl_years")}

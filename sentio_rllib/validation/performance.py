@@ -69,6 +69,7 @@ def describe(
         "trips": total("trips"),
         "trades": total("trades"),
         "trades_per_day": total("trades") / sessions,
+        "drawdown_stops": total("drawdown_stops"),
         "turnover_per_day": total("turnover_usd") / initial_cash / sessions,
         "exposure": sum(record.exposure * record.decisions for record in records) / decisions,
         "fees_usd": total("fees_usd"),

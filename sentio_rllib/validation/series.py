@@ -66,7 +66,7 @@ def timing_returns(record: Record, hold: Record) -> Floats:
     return np.where(np.abs(timing) <= ROUNDING * np.maximum(np.abs(share), np.abs(record.session_returns)), 0.0, timing)
 
 
-def paths(folds: Sequence[Fold]) -> int:
+def coverage(folds: Sequence[Fold]) -> int:
     """Return in how many folds the same bar validates: 1, but for combinatorial splits."""
     steps: dict[int, int] = {}
     for fold in folds:
@@ -88,7 +88,7 @@ def combine(records: Sequence[Record], hold: Sequence[Record], members: Sequence
     members
         (seed, fold) of each; every fold has every seed.
     count
-        How often the folds cover each bar, :func:`paths`.
+        How often the folds cover each bar, :func:`coverage`.
     """
     session = np.unique(np.concatenate([record.session for record in records]))
     raw, timing = np.zeros(session.size), np.zeros(session.size)

@@ -85,15 +85,29 @@ def _of_search(deflated: Mapping[str, Any], confidence: float) -> list[Check]:
         dsr, spa = f"deflated Sharpe ratio of {what}", f"SPA p-value of {what} against 0"
         checks.append(_compared(f"dsr_{part}", figures["dsr"], ">=", confidence, dsr, enough=enough))
         checks.append(_compared(f"spa_{part}", figures["spa_p"], "<=", 1.0 - confidence, spa, enough=enough))
-    found = deflated["overfitting"]["all"]
-    if found is not None:
-        pbo, loses = found["pbo"], found["loss_probability"]
-        text = (
-            f"probability of backtest overfitting {pbo:.2f} (at most {MAX_PBO:g}, or the chosen trial loses in at most "
-            f"{MAX_LOSS_PROBABILITY:.0%} of the halves: {loses:.0%})"
-        )
-        checks.append(Check("pbo", pbo, MAX_PBO, pbo <= MAX_PBO or loses <= MAX_LOSS_PROBABILITY, text))
+        checks.append(_stepwise(part, what, deflated, enough=enough))
+    for part, key, what in (("raw", "all", "net returns"), ("timing", "timing", "timing")):
+        found = deflated["overfitting"][key]
+        if found is not None:
+            checks.append(_overfitting(part, what, found))
     return checks
+
+
+def _stepwise(part: str, what: str, deflated: Mapping[str, Any], *, enough: bool) -> Check:
+    """SPA speaks for the best of all trials; this one for the champion."""
+    among = deflated["chosen"] in deflated[part]["stepm"]
+    text = f"StepM finds the champion {'better' if among else 'not better'} than staying flat by {what}"
+    held = None if not enough and deflated[part]["spa_p"] is None else among
+    return Check(f"stepm_{part}", float(among), 1.0, held, text)
+
+
+def _overfitting(part: str, what: str, found: Mapping[str, Any]) -> Check:
+    pbo, loses = found["pbo"], found["loss_probability"]
+    text = (
+        f"probability of backtest overfitting by {what}: {pbo:.2f}, needed {MAX_PBO:g} or less, or a chosen trial that "
+        f"loses in {MAX_LOSS_PROBABILITY:.0%} of the halves or less (it does in {loses:.0%})"
+    )
+    return Check(f"pbo_{part}", pbo, MAX_PBO, pbo <= MAX_PBO or loses <= MAX_LOSS_PROBABILITY, text)
 
 
 def _of_holdout(holdout: Mapping[str, Any] | None, missing: list[str]) -> list[Check]:

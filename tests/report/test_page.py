@@ -139,7 +139,7 @@ class TestContent:
         assert "not supported" in text
         assert "deflated Sharpe ratio 0.447 < 0.95, that of the timing" in text
         assert "SPA against buy & hold: p 0.187 > 0.05" in text
-        assert "monthly return, projected ≥ 10.0% 1.4% (0.6% to 2.2%) 0.7% (no interval) not reached" in text
+        assert "monthly return, projected > 10.0% 1.4% (0.6% to 2.2%) 0.7% (no interval) not reached" in text
         assert "> 3.00 1.43 (0.57 to 2.29) 0.77 (no interval) not reached" in text
         assert "deflated (DSR) 0.618 probability that it is more than luck" in text
         assert "expected maximum by luck 1.27 annual Sharpe ratio, of all tries" in text

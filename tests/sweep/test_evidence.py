@@ -20,6 +20,7 @@ from sentio_rllib.sweep.claim import CONFIG
 from sentio_rllib.sweep.config import SweepConfig, load_config
 from sentio_rllib.sweep.context import Context
 from sentio_rllib.sweep.examiner import Examiner
+from sentio_rllib.sweep.files import write_text
 from sentio_rllib.sweep.holdout import REFIT, evaluate_ensemble
 from sentio_rllib.sweep.ledger import Ledger, session_hashes
 from sentio_rllib.sweep.outcome import Course, write_outcome
@@ -212,6 +213,19 @@ def test_a_ledger_that_cannot_be_written_stops_the_sweep_before_it_starts(
     with pytest.raises(SweepError, match=r"evidence\.ledger"):
         run_sweep(config)
     assert not (tmp_path / "tiny").exists()
+
+
+def test_a_ledger_that_does_not_know_the_sweep_cannot_go_on_with_it(
+    judged: Path, tmp_path: Path, ray_cluster: None
+) -> None:
+    config = copied(judged, tmp_path)
+    (tmp_path / "empty").mkdir()
+    elsewhere = config.evidence.model_copy(update={"ledger": str(tmp_path / "empty" / "ledger.sqlite")})
+    with pytest.raises(SweepError, match=r"evidence\.ledger"):
+        run_sweep(config.model_copy(update={"evidence": elsewhere}), resume=True)
+    write_text(tmp_path / "tiny" / CONFIG, config.model_copy(update={"evidence": elsewhere}).to_yaml())
+    with pytest.raises(SweepError, match="does not know the sweep"):
+        run_sweep(config_of(tmp_path / "tiny"), resume=True)
 
 
 def test_a_leak_stops_the_sweep_before_it_starts(

@@ -25,8 +25,8 @@ def panel(returns: np.ndarray, timing: np.ndarray | None = None, hold: np.ndarra
 
 
 def search(held: Panel, evaluations: int) -> Search:
-    raw = held.raw.mean(0) / held.raw.std(0, ddof=1)
-    return Search(evaluations, raw, raw)
+    raw = held.raw.mean(0) / np.maximum(held.raw.std(0, ddof=1), 1e-12)
+    return Search(evaluations, 0, raw, raw)
 
 
 def deflated(held: Panel, tried: Search, chosen: str = "trial_0000", resamples: int = 100) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def noise(sessions: int, count: int, seed: int, edge: float = 0.0) -> np.ndarray
 def test_it_is_the_formula_with_the_ledgers_trials() -> None:
     returns = noise(250, 6, 1, edge=0.002)
     held = panel(returns)
-    tried = Search(40, np.array([-0.3, 0.1, 0.4, 0.2]), np.array([0.0, 0.1, -0.1]))
+    tried = Search(30, 10, np.array([-0.3, 0.1, 0.4, 0.2]), np.array([0.0, 0.1, -0.1]))
     found = deflated(held, tried)
     moments = sharpe_moments(np.ascontiguousarray(returns[:, 0]))
     assert found["n_trials"] == 40
@@ -68,14 +68,37 @@ def test_copies_of_one_trial_count_as_one_and_independent_ones_as_many() -> None
     assert deflated(held, search(held, 80))["effective_trials"] > 70.0
 
 
+def test_trials_that_are_long_together_and_timed_apart_count_as_many() -> None:
+    market = np.random.default_rng(1).normal(0.0, 0.02, (300, 1))
+    timing = noise(300, 8, 2) / 10
+    held = panel(market + timing, timing)
+    assert deflated(held, search(held, 80))["effective_trials"] > 70.0
+
+
+def test_trials_that_never_trade_deflate_nothing_away() -> None:
+    trading = noise(300, 2, 3)
+    idle = np.concatenate([trading, np.zeros((300, 6))], axis=1)
+    few, many = panel(trading), panel(idle)
+    counts = [deflated(held, search(held, 20))["effective_trials"] for held in (few, many)]
+    assert counts[0] == counts[1] == pytest.approx(20.0)
+
+
+def test_the_trials_of_other_sweeps_count_in_full() -> None:
+    held = panel(np.repeat(noise(300, 1, 2), 8, axis=1))
+    tried = search(held, 80)
+    found = deflated(held, Search(80, 400, tried.raw, tried.timing))
+    assert found["n_trials"] == 480
+    assert found["effective_trials"] == pytest.approx(410.0)
+
+
 def test_the_spread_of_trials_that_are_alike_is_not_all_the_luck_there_is() -> None:
     shared = np.random.default_rng(5).normal(0.0, 0.01, (250, 1))
     alike = shared + np.random.default_rng(6).normal(0.0, 0.001, (250, 10))
     held = panel(alike)
     assert search(held, 10).raw.var(ddof=1) < 1 / 250
-    found = deflated(held, Search(10, search(held, 10).raw, search(held, 10).raw))
+    found = deflated(held, search(held, 10))
     luck = found["raw"]["expected_maximum_sharpe"] / math.sqrt(252)
-    nothing = deflated(held, Search(10, np.zeros(2), np.zeros(2)))
+    nothing = deflated(held, Search(10, 0, np.zeros(2), np.zeros(2)))
     assert luck == nothing["raw"]["expected_maximum_sharpe"] / math.sqrt(252)
 
 
@@ -130,7 +153,7 @@ def test_no_timing_at_all_is_no_lack_of_data() -> None:
     returns = noise(60, 3, 6, edge=0.01)
     timing = returns.copy()
     timing[:, 0] = 0.0
-    found = deflated(panel(returns, timing), Search(3, np.zeros(3), np.zeros(3)))
+    found = deflated(panel(returns, timing), Search(3, 0, np.zeros(3), np.zeros(3)))
     assert found["missing"] == []
     assert found["timing"]["dsr"] is None
     assert found["raw"]["dsr"] > 0.95
@@ -139,8 +162,8 @@ def test_no_timing_at_all_is_no_lack_of_data() -> None:
 
 def test_a_single_trial_has_nothing_to_overfit() -> None:
     held = panel(noise(100, 1, 7, edge=0.005))
-    found = deflated(held, Search(1, np.array([0.4]), np.array([0.4])))
-    assert found["overfitting"] == {"all": None, "equal_budgets": None}
+    found = deflated(held, Search(1, 0, np.array([0.4]), np.array([0.4])))
+    assert set(found["overfitting"].values()) == {None}
     assert found["effective_trials"] == 1.0
     assert found["raw"]["dsr"] == found["raw"]["psr"]
 
@@ -149,7 +172,7 @@ def test_the_headline_is_of_the_weaker() -> None:
     returns = noise(100, 3, 8, edge=0.003)
     weaker = returns.copy()
     weaker[:, 0] -= 0.003
-    found = deflated(panel(returns, weaker), Search(3, np.zeros(3), np.zeros(3)))
+    found = deflated(panel(returns, weaker), Search(3, 0, np.zeros(3), np.zeros(3)))
     told = headline(found)
     assert told["dsr"] == found["timing"]["dsr"] < found["raw"]["dsr"]
     assert told["spa_p"] == found["timing"]["spa_p"] > found["raw"]["spa_p"]

@@ -12,7 +12,7 @@ from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.baselines import table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator
 from sentio_rllib.validation.schemes import Fold, Range, combinatorial, purged_kfold
-from sentio_rllib.validation.series import combine, paths, timing_returns
+from sentio_rllib.validation.series import combine, coverage, timing_returns
 from tests.validation.records import record
 
 
@@ -65,13 +65,13 @@ def test_seeds_are_averaged_and_parts_of_a_session_added() -> None:
 def test_paths_of_combinatorial_folds_are_averaged() -> None:
     usable = Range(0, 400)
     folds = combinatorial(usable, 4, 2, purge=1, embargo=1)
-    assert paths(folds) == 3
-    assert paths(purged_kfold(usable, 4, purge=1, embargo=1)) == 1
-    assert paths([Fold(0, (), (Range(0, 10), Range(20, 30))), Fold(1, (), (Range(5, 25),))]) == 2
+    assert coverage(folds) == 3
+    assert coverage(purged_kfold(usable, 4, purge=1, embargo=1)) == 1
+    assert coverage([Fold(0, (), (Range(0, 10), Range(20, 30))), Fold(1, (), (Range(5, 25),))]) == 2
     gains = dict(enumerate([0.01, 0.02, 0.03, 0.04]))
     records, members = [], []
     for fold in folds:
         groups = [group for group in gains for block in fold.validation if block.start <= group * 100 < block.stop]
         records.append(record([gains[group] for group in groups], groups, exposure=0.0))
         members.append((0, fold.index))
-    assert combine(records, records, members, paths(folds)).raw.tolist() == pytest.approx(list(gains.values()))
+    assert combine(records, records, members, coverage(folds)).raw.tolist() == pytest.approx(list(gains.values()))

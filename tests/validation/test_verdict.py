@@ -12,9 +12,10 @@ from sentio_rllib.validation.verdict import MIN_HOLDOUT_SESSIONS, judge, no_cham
 def found(**changes: Any) -> dict[str, Any]:
     """Deflated statistics that hold; changes as raw__dsr=0.5."""
     held: dict[str, Any] = {
-        "raw": {"dsr": 0.99, "spa_p": 0.01},
-        "timing": {"dsr": 0.98, "spa_p": 0.02},
-        "overfitting": {"all": {"pbo": 0.2, "loss_probability": 0.0}},
+        "chosen": "a",
+        "raw": {"dsr": 0.99, "spa_p": 0.01, "stepm": ["a", "b"]},
+        "timing": {"dsr": 0.98, "spa_p": 0.02, "stepm": ["a"]},
+        "overfitting": {part: {"pbo": 0.2, "loss_probability": 0.0} for part in ("all", "timing")},
         "missing": [],
     }
     for key, value in changes.items():
@@ -36,7 +37,8 @@ def test_supported_takes_every_check() -> None:
     judgement = judge(found(), holdout(), confidence=0.95)
     assert judgement.verdict == "supported"
     assert [check.name for check in judgement.checks] == [
-        *("dsr_raw", "spa_raw", "dsr_timing", "spa_timing", "pbo", "holdout", "holdout_raw", "holdout_timing")
+        *("dsr_raw", "spa_raw", "stepm_raw", "dsr_timing", "spa_timing", "stepm_timing", "pbo_raw", "pbo_timing"),
+        *("holdout", "holdout_raw", "holdout_timing"),
     ]
     assert all(check.held for check in judgement.checks)
     assert len(judgement.reasons) == len(judgement.checks)
@@ -50,7 +52,10 @@ def test_supported_takes_every_check() -> None:
         ({"raw__spa_p": 0.06}, {}, "spa_raw"),
         ({"timing__spa_p": 0.051}, {}, "spa_timing"),
         ({"timing__dsr": None}, {}, "dsr_timing"),
-        ({"overfitting": {"all": {"pbo": 0.6, "loss_probability": 0.2}}}, {}, "pbo"),
+        ({"raw__stepm": ["b"]}, {}, "stepm_raw"),
+        ({"timing__stepm": []}, {}, "stepm_timing"),
+        ({"overfitting__all": {"pbo": 0.6, "loss_probability": 0.2}}, {}, "pbo_raw"),
+        ({"overfitting__timing": {"pbo": 0.6, "loss_probability": 0.2}}, {}, "pbo_timing"),
         ({}, {"sharpe": 0.0}, "holdout_raw"),
         ({}, {"timing_sharpe": -0.1}, "holdout_timing"),
         ({}, {"sound": False, "why": "opened twice"}, "holdout"),
@@ -65,12 +70,14 @@ def test_each_check_alone_turns_it(deflated: dict[str, Any], opened: dict[str, A
 
 
 def test_choosing_among_equals_is_no_fault_where_the_chosen_one_gains() -> None:
-    overfitting = {"all": {"pbo": 0.7, "loss_probability": 0.05}}
-    assert judge(found(overfitting=overfitting), holdout(), confidence=0.95).verdict == "supported"
+    equals = {"pbo": 0.7, "loss_probability": 0.05}
+    assert (
+        judge(found(overfitting={"all": equals, "timing": equals}), holdout(), confidence=0.95).verdict == "supported"
+    )
 
 
 def test_one_trial_needs_no_selection() -> None:
-    judgement = judge(found(overfitting={"all": None}), holdout(), confidence=0.95)
+    judgement = judge(found(overfitting={"all": None, "timing": None}), holdout(), confidence=0.95)
     assert judgement.verdict == "supported"
 
 

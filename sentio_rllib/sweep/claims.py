@@ -69,7 +69,8 @@ def examine(
     search, counts = sweep.account.search()
     if best is None:
         why = "no trading: no scored trial's median member trades" if series else "no trial was scored"
-        evidence = no_champion(why).summary() | {"n_trials": search.evaluations, "ledger": counts}
+        evidence = {**dict.fromkeys(_FIGURES), **no_champion(why).summary(), "n_trials": search.own + search.others}
+        evidence |= {"ledger": counts}
         return Findings(
             {"evidence": evidence, **dict.fromkeys(("cv", "holdout", "targets", "stress"))}, equity_table([])
         )
@@ -91,11 +92,12 @@ def examine(
         "cv": cv.told,
         "holdout": told,
         "targets": compare_targets(examiner.targets(), cv.reached, reached),
-        "stress": examiner.stress(best) if config.evidence.stress else None,
+        "stress": examiner.stress(best) if config.evidence.stress and go_on() else None,
     }
     return Findings(summary, equity_table([part.equity for part in (cv, holdout) if part is not None]), given_up)
 
 
+_FIGURES = ("effective_trials", "psr", "dsr", "pbo", "spa_p", "min_trl_years", "min_btl_years")
 _SHUT = {True: "arms are compared, no champion is chosen", False: "the search is not over"}
 """Why a holdout stays shut: whether there are arms."""
 
