@@ -42,8 +42,20 @@ class CheckpointError(SentioError):
     """A checkpoint or bundle is incomplete, altered, or made for something else."""
 
 
+class DecisionError(SentioError):
+    """No live decision can be made: history is missing, none is due, or the portfolio is none."""
+
+
+class MissingExtraError(SentioError, ImportError):
+    """A part was imported whose packages are an extra that is not installed."""
+
+
 class SweepError(SentioError):
     """A sweep cannot start or go on as asked: used name, changed configuration, nothing to resume."""
+
+
+class TrainError(SentioError):
+    """A single run cannot start or go on as asked: used name, changed configuration, nothing to resume."""
 
 
 class NonFiniteError(SentioError):

@@ -185,6 +185,11 @@ class ActorCritic(nn.Module):
         """Return what the critic sees of the market, ``[rows, M, C]``; arguments as in :meth:`policy_context`."""
         return _context(self.policy_encoder if self.spec.shared else self.value_encoder, market, line)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the weights."""
+        return next(self.parameters()).dtype
+
     def policy(self, context: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> PolicyOutput:
         """Return the masked action logits, without evaluating the critic.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sentio_rllib.policy.variants import ActorCritic
+from sentio_rllib.policy.deciding import with_weights
 from sentio_rllib.ppo.scoring import Scorer
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.pairing import COMPARED, Cell, Difference, cell_scores, paired_difference
@@ -68,11 +68,9 @@ def last_evaluation(outcome: Outcome, config: SweepConfig, prepared: Prepared) -
     if state["env_steps"] != outcome.env_steps:
         return f"the checkpoint of its last evaluation is not intact, only that at {state['env_steps']:,} env steps"
     settings = trial_settings(config, prepared.splits, outcome.params)
-    network = ActorCritic(settings.policy, settings.members)
-    network.load_state_dict(state["weights"])
-    dtype = next(iter(state["weights"].values())).dtype
-    scorer = Scorer(prepared.tape.tensors(), settings, prepared.tape.sessions_per_year, dtype)
-    scored = scorer.score(network.to(dtype))
+    network = with_weights(settings.policy, settings.members, state["weights"])
+    scorer = Scorer(prepared.tape.tensors(), settings, prepared.tape.sessions_per_year, network.dtype)
+    scored = scorer.score(network)
     folds, seeds = (sorted({member[axis] for member in settings.members}) for axis in (1, 0))
     by_fold = scored.fold_scores
     return Last(

@@ -12,27 +12,24 @@ import torch
 from numpy.typing import NDArray
 
 from sentio_rllib.market.tape import Tape
-from sentio_rllib.policy.variants import ActorCritic, TapeReader
-from sentio_rllib.ppo.checkpoint import load_model
-from sentio_rllib.ppo.scoring import network_policy
+from sentio_rllib.policy.checkpoint import load_model
+from sentio_rllib.policy.deciding import network_policy, with_weights
+from sentio_rllib.policy.variants import TapeReader
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.seeding import stream_seed
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.prepare import Prepared, embedded_market, trial_settings
 from sentio_rllib.sweep.selection import Outcome, record_of
 from sentio_rllib.trading.rules import TradingRules
-from sentio_rllib.validation.baselines import run_baselines, table_policy
+from sentio_rllib.validation.baselines import NO_STOP, run_baselines, table_policy
 from sentio_rllib.validation.deflation import Panel, Search, deflate
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record
 from sentio_rllib.validation.evidence import Floats
-from sentio_rllib.validation.performance import describe, mean_of
+from sentio_rllib.validation.performance import describe, describe_baselines
 from sentio_rllib.validation.schemes import Range
 from sentio_rllib.validation.series import Series, combine, coverage, timing_returns
 from sentio_rllib.validation.stress import cost_stress, delayed
 from sentio_rllib.validation.targets import Interval, Targets, measure
-
-NO_STOP = 0.999_999
-"""`max_drawdown` of who keeps whatever happens, as buy-and-hold does."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +133,8 @@ class Examiner:
         assert best.checkpoint is not None
         settings = self._settings_of(best)
         weights, _ = load_model(best.checkpoint / "best")
-        network, dtype = loaded(settings, weights)
+        network = with_weights(settings.policy, settings.members, weights)
+        dtype = network.dtype
         reader = TapeReader(self.tensors.features.to(dtype), settings.policy)
         blocks = [settings.folds[fold].validation for _, fold in settings.members]
 
@@ -170,7 +168,9 @@ class Examiner:
     def _measure(
         self, part: _Part, rules: TradingRules, series: Series, records: Sequence[Record], *, count: int
     ) -> Measured:
-        metrics = self._describe(series.raw, series.timing, records, count)
+        cash = self.config.trading.initial_cash
+        shared = {"sessions_per_year": self.year, "count": count}
+        metrics = describe(series.raw, series.timing, records, initial_cash=cash, **shared)
         baselines, hold = self._baselines(part, rules, records)
         aims = self.config.evidence
         reached = measure(
@@ -186,10 +186,6 @@ class Examiner:
         equity = pd.DataFrame({"part": part.name, "session": dates, **returns})
         return Measured({"metrics": metrics, "baselines": baselines}, reached, hold.session_returns, equity)
 
-    def _describe(self, returns: Floats, timing: Floats, records: Sequence[Record], count: int = 1) -> dict[str, Any]:
-        cash = self.config.trading.initial_cash
-        return describe(returns, timing, records, sessions_per_year=self.year, initial_cash=cash, count=count)
-
     def _baselines(self, part: _Part, rules: TradingRules, agent: Sequence[Record]) -> tuple[dict[str, Any], Record]:
         """Figures of all baselines, and buy-and-hold's record; none of them is stopped by a drawdown."""
         found = run_baselines(
@@ -200,34 +196,14 @@ class Examiner:
             regime=self._regime(),
             seed=self.seed,
         )
-
-        def figures(record: Record) -> dict[str, Any]:
-            return self._describe(record.session_returns, timing_returns(record, found.hold), [record])
-
-        named = {"flat": found.flat, "hold": found.hold, "sma": found.sma}
-        told = {name: figures(record) for name, record in named.items()}
-        if found.oracle is not None:
-            told["oracle"] = figures(found.oracle)
-        if found.random:
-            draws = [figures(record) for record in found.random]
-            low, high = np.quantile([each["sharpe"] for each in draws], [0.025, 0.975])
-            told["random"] = mean_of(draws) | {"sharpe_low": low, "sharpe_high": high, "draws": len(draws)}
-        return told, found.hold
+        cash = self.config.trading.initial_cash
+        return describe_baselines(found, sessions_per_year=self.year, initial_cash=cash), found.hold
 
     def _regime(self) -> NDArray[np.int8] | None:
         """The planted regimes, for the oracle; None where nothing is planted."""
         if self.config.data.path is not None or self.config.data.synthetic.edge == 0.0:
             return None
         return embedded_market(self.config, self.prepared.splits).regime
-
-
-def loaded(settings: TrialSettings, weights: Mapping[str, torch.Tensor]) -> tuple[ActorCritic, torch.dtype]:
-    """Return the networks of `settings` with `weights`, ready to decide, and their dtype."""
-    network = ActorCritic(settings.policy, settings.members)
-    network.load_state_dict(weights)
-    dtype = next(iter(weights.values())).dtype
-    network.to(dtype).eval()
-    return network, dtype
 
 
 def _records_of(outcome: Outcome) -> list[Record]:

@@ -11,11 +11,10 @@ import torch
 
 from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.market.tape import Tape, build_tape
+from sentio_rllib.policy.deciding import ensemble_policy, with_weights
 from sentio_rllib.policy.variants import TapeReader
-from sentio_rllib.ppo.scoring import ensemble_policy
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.sweep.context import Context
-from sentio_rllib.sweep.examiner import loaded
 from sentio_rllib.sweep.ledger import HoldoutOpenedError
 from sentio_rllib.sweep.prepare import Prepared
 from sentio_rllib.sweep.refit import Weights, champion_key, refit, refit_settings
@@ -86,7 +85,8 @@ def open_holdout(sweep: Context, best: Outcome, *, reopen: bool, go_on: Callable
 
 def evaluate_ensemble(weights: Weights, settings: TrialSettings, tape: Tape, prepared: Prepared) -> Record:
     """Walk the holdout's blocks with the mean of the members' distributions, greedily."""
-    network, dtype = loaded(settings, weights)
+    network = with_weights(settings.policy, settings.members, weights)
+    dtype = network.dtype
     tensors = tape.tensors()
     evaluator = BlockEvaluator(
         tensors, settings.rules, [prepared.splits.holdout_blocks], settings.members[:1], dtype=dtype

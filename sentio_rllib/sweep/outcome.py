@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sentio_rllib.ppo.checkpoint import save_model
+from sentio_rllib.policy.checkpoint import save_model
 from sentio_rllib.report.page import write_report
 from sentio_rllib.sweep.champion import champion_model
 from sentio_rllib.sweep.claims import examine

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from sentio_rllib.errors import CheckpointError
+from sentio_rllib.policy.checkpoint import load_model, verify_manifest
 from sentio_rllib.policy.heads import gate_collapsed
-from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
 from sentio_rllib.sweep.files import EVALUATIONS, read_rows
 from sentio_rllib.validation.evaluation import Record
 

@@ -51,6 +51,10 @@ class Baselines:
     oracle: Record | None
 
 
+NO_STOP = 0.999_999
+"""`max_drawdown` of who keeps whatever happens, as buy-and-hold does."""
+
+
 class Switching(NamedTuple):
     """Probabilities of a random trader's actions at a decision.
 

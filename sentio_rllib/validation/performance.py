@@ -10,9 +10,11 @@ import numpy as np
 from scipy.stats import binomtest
 
 from sentio_rllib.validation import metrics
+from sentio_rllib.validation.baselines import Baselines
 from sentio_rllib.validation.evaluation import Record
 from sentio_rllib.validation.evidence import Floats, NotEnoughDataError, NoVarianceError
 from sentio_rllib.validation.resampling import Statistic, stationary_bootstrap_interval
+from sentio_rllib.validation.series import timing_returns
 
 MONTHS = (21, 22)
 """Sessions of a month, of which both are told."""
@@ -76,6 +78,28 @@ def describe(
         "sessions": sessions,
         "bars": round(total("bars")),
     }
+
+
+def describe_baselines(found: Baselines, *, sessions_per_year: int, initial_cash: float) -> dict[str, dict[str, Any]]:
+    """Return the figures of ``flat``, ``hold``, ``sma`` and, where there are any, ``oracle`` and ``random``.
+
+    The last are means over the draws, with the 95% range of their Sharpe ratios (``sharpe_low``, ``sharpe_high``)
+    and how many there are (``draws``). Parameters as in :func:`describe`.
+    """
+
+    def figures(record: Record) -> dict[str, Any]:
+        timing = timing_returns(record, found.hold)
+        shared = {"sessions_per_year": sessions_per_year, "count": 1}
+        return describe(record.session_returns, timing, [record], initial_cash=initial_cash, **shared)
+
+    told = {name: figures(record) for name, record in (("flat", found.flat), ("hold", found.hold), ("sma", found.sma))}
+    if found.oracle is not None:
+        told["oracle"] = figures(found.oracle)
+    if found.random:
+        draws = [figures(record) for record in found.random]
+        low, high = np.quantile([each["sharpe"] for each in draws], [0.025, 0.975])
+        told["random"] = mean_of(draws) | {"sharpe_low": float(low), "sharpe_high": float(high), "draws": len(draws)}
+    return told
 
 
 def mean_of(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:

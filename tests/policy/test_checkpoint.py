@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sentio_rllib.errors import CheckpointError
-from sentio_rllib.ppo.checkpoint import load_model, save_model, verify_manifest
+from sentio_rllib.policy.checkpoint import load_model, save_model, verify_manifest
 
 
 @pytest.fixture

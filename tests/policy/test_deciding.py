@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.deciding import ensemble_policy, network_policy
 from sentio_rllib.policy.variants import ActorCritic, PolicySpec, TapeReader
-from sentio_rllib.ppo.scoring import ensemble_policy, network_policy
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.evaluation import BlockEvaluator
 from sentio_rllib.validation.splits import Range
