@@ -1,35 +1,72 @@
-"""Copies a sweep's best checkpoint out: ``python -m sentio_rllib.pull experiments/NAME --output models/NAME``."""
+"""Copies what a sweep found out as a bundle: ``python -m sentio_rllib.pull experiments/NAME --output models/NAME``.
+
+The bundle's policy is the mean of its members' distributions. Which members: ``refit``, the champion's networks that
+were trained anew on everything but the holdout; ``mean``, those of all folds at the trial's best evaluation;
+``best``, the one of them with the best score on its fold.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, get_args
 
+import numpy as np
+import torch
+
+from sentio_rllib.deploy.bundle import load_bundle, write_bundle
 from sentio_rllib.errors import CheckpointError, SentioError
-from sentio_rllib.ppo.checkpoint import load_model, save_model
-from sentio_rllib.sweep.champion import Model, champion_model, score_again
+from sentio_rllib.market.tape import build_tape
+from sentio_rllib.policy.checkpoint import load_model
+from sentio_rllib.seeding import Member
+from sentio_rllib.sweep.champion import Model, champion_model, score_members
 from sentio_rllib.sweep.claim import CONFIG, check_fingerprint
-from sentio_rllib.sweep.config import load_config
-from sentio_rllib.sweep.outcome import CHAMPION
-from sentio_rllib.sweep.prepare import prepare
+from sentio_rllib.sweep.config import SweepConfig, load_config
+from sentio_rllib.sweep.holdout import REFIT, evaluate_ensemble
+from sentio_rllib.sweep.outcome import CHAMPION, SUMMARY
+from sentio_rllib.sweep.prepare import policy_spec, prepare
+from sentio_rllib.sweep.refit import refit_settings
 from sentio_rllib.sweep.trials import read_outcomes
+from sentio_rllib.validation.metrics import sharpe
+
+Combine = Literal["mean", "best", "refit"]
 
 SCORE_TOLERANCE = 1e-6
+SAME_CHAMPION = ("trial_id", "params", "env_steps")
+"""What a champion, its refitted networks and a summary that tells of it have in common."""
 
 
-def pull(experiment: Path, output: Path, trial: str | None = None) -> Path:
-    """Copy the champion of a sweep, or one trial's best members, to `output`.
+@dataclass(frozen=True)
+class _Chosen:
+    """Members to bundle: their weights, who they are, and what is told of how they were chosen."""
+
+    weights: dict[str, torch.Tensor]
+    members: list[Member]
+    told: dict[str, Any]
+
+
+def pull(experiment: Path, output: Path, trial: str | None = None, combine: Combine | None = None) -> dict[str, Any]:
+    """Write the champion of a sweep, or another trial, as a bundle to `output`.
 
     Parameters
     ----------
     experiment
         Folder of the sweep.
     output
-        Folder to make; must not exist.
+        Folder to make; must not exist. Its name is the model's.
     trial
         Trial to take instead of the champion, for example ``trial_0003``.
+    combine
+        Which members; None: ``refit`` for a champion that was refitted, else ``mean``.
+
+    Returns
+    -------
+    dict
+        The bundle's metadata.
 
     Raises
     ------
@@ -42,13 +79,29 @@ def pull(experiment: Path, output: Path, trial: str | None = None) -> Path:
         raise CheckpointError(f"{experiment}: no sweep is here ({CONFIG} is missing); pass experiments/NAME")
     if output.exists():
         raise CheckpointError(f"{output}: exists already; choose another --output or remove it")
-    weights, metadata = _champion(experiment) if trial is None else _members_of(experiment, trial)
+    if trial is not None and combine == "refit":
+        raise CheckpointError("--combine refit: the champion alone is refitted; take it without --trial, or pass mean")
+    weights, about = _champion(experiment) if trial is None else _members_of(experiment, trial)
+    if "market" not in about:
+        raise CheckpointError(f"{experiment / CHAMPION}: an earlier version wrote it; write it anew with --resume")
+    if combine is None:
+        combine = "refit" if trial is None and (experiment / REFIT).is_dir() else "mean"
+    chosen = _choose(experiment, weights, about, combine)
+    resolved = SweepConfig.model_validate(about["config"]).resolve(about["params"])
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        save_model(output, weights, metadata)
+        write_bundle(
+            output,
+            output.name,
+            chosen.weights,
+            policy_spec(resolved),
+            chosen.members,
+            resolved.trading_rules(),
+            market=about["market"],
+            metadata=_metadata(experiment, about, combine) | chosen.told,
+        )
     except OSError as error:
         raise CheckpointError(f"{output}: cannot be written ({error}); choose another --output") from error
-    return output
+    return load_bundle(output).metadata
 
 
 def _champion(experiment: Path) -> Model:
@@ -70,28 +123,175 @@ def _members_of(experiment: Path, trial: str) -> Model:
         raise CheckpointError(f"--trial {trial}: it has no intact checkpoint; it ended: {outcomes[trial].ended}")
     prepared = prepare(config)
     check_fingerprint(experiment, prepared)
-    return champion_model(outcomes[trial], config, prepared)
+    weights, about = champion_model(outcomes[trial], config, prepared)
+    return weights, json.loads(json.dumps(about))  # lists for tuples, as in a champion's file
+
+
+def _choose(experiment: Path, weights: dict[str, torch.Tensor], about: dict[str, Any], combine: Combine) -> _Chosen:
+    members = [(int(seed), int(fold)) for seed, fold in about["members"]]
+    if combine == "refit":
+        return _refitted(experiment, about)
+    if combine == "mean":
+        return _Chosen(weights, members, {})
+    folds, seeds = (sorted(set(each)) for each in zip(*((fold, seed) for seed, fold in members), strict=True))
+    scores = [about["fold_scores"][folds.index(fold)][seeds.index(seed)] for seed, fold in members]
+    best = int(np.argmax(scores))
+    one = {name: value[best : best + 1] for name, value in weights.items()}
+    return _Chosen(one, [members[best]], {"fold_score": scores[best]})
+
+
+def _refitted(experiment: Path, about: dict[str, Any]) -> _Chosen:
+    folder = experiment / REFIT
+    way_out = "finish the sweep with --resume, or pass --combine mean"
+    if not folder.is_dir():
+        raise CheckpointError(f"{experiment}: the champion was not refitted, which takes a holdout; {way_out}")
+    try:
+        weights, told = load_model(folder)
+    except CheckpointError as error:
+        raise CheckpointError(*error.lines, f"{folder}: cannot be taken; {way_out}") from error
+    if any(told[key] != about[key] for key in SAME_CHAMPION):
+        raise CheckpointError(
+            f"{folder}: is of {told['trial_id']} at {told['env_steps']:,} env steps, the champion is "
+            f"{about['trial_id']} at {about['env_steps']:,}; {way_out}"
+        )
+    return _Chosen(weights, [(int(seed), int(fold)) for seed, fold in told["members"]], {})
+
+
+def _metadata(experiment: Path, about: dict[str, Any], combine: Combine) -> dict[str, Any]:
+    """Where the members come from, and what the sweep's summary knows of their trial."""
+    path = about["config"]["data"]["path"]
+    source = "the embedded synthetic market" if path is None else Path(path).name
+    data = about["data"] | {"source": source, "fingerprint": about["data_fingerprint"]}
+    copied = ("trial_id", "params", "config", "env_steps", "cv_score", "rung_score", "fold_scores")
+    return {
+        "sweep": about["config"]["name"],
+        "combine": combine,
+        "data": data,
+        "folds": _read_json(experiment / "folds.json") or [],
+        **{key: about[key] for key in copied},
+        **_evidence(_summary_of(experiment, about), about, combine),
+    }
+
+
+def _summary_of(experiment: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """Return the sweep's summary with ``same``: whether it is about the very trial and steps of `about`."""
+    summary = _read_json(experiment / SUMMARY) or {}
+    best = summary.get("best") or {}
+    return summary | {"same": all(best.get(key) == about[key] for key in SAME_CHAMPION)}
+
+
+def _evidence(summary: dict[str, Any], about: dict[str, Any], combine: Combine) -> dict[str, Any]:
+    if not summary["same"]:
+        best = (summary.get("best") or {}).get("trial_id")
+        other = f"the sweep selected {best}" if best else "the sweep has not come to its end"
+        note = f"{about['trial_id']} at {about['env_steps']:,} env steps is no champion; {other}"
+        return {"evidence": None, "cv": None, "holdout": None, "evidence_note": note}
+    holdout, note = summary["holdout"], _NOTES[combine]
+    if combine != "refit" and holdout is not None and holdout["opened"]:
+        holdout = {"opened": False, "why": "opened for the refitted networks, which are not these"}
+    return {"evidence": summary["evidence"], "cv": summary["cv"], "holdout": holdout, "evidence_note": note}
+
+
+_NOTES = {
+    "refit": "Figures of validation are those of the folds' networks, each on bars that it was not trained on; these "
+    "networks were scored on the holdout alone",
+    "mean": "Figures of validation are those of each network on the blocks of its own fold. Their mean was scored "
+    "nowhere: most of them were trained on the blocks of any other",
+    "best": "Figures of validation are those of all networks of the trial, of which this is the one that looked best",
+}
+"""What the figures are about, by how members were combined."""
+
+
+def _read_json(path: Path) -> Any:
+    """Return what a file holds, None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); write it anew with --resume") from error
+
+
+def verify(experiment: Path, output: Path) -> tuple[str, float, float] | None:
+    """Score the members of a bundle again where its sweep scored them.
+
+    Those of folds are scored on their folds. Refitted ones are evaluated on the holdout again, if it was opened for
+    this very champion; that shows nothing that was not seen then, so it is no opening.
+
+    Returns
+    -------
+    tuple or None
+        What the figure is, the one that was written, and the one now; None where nothing was scored out of sample.
+
+    Raises
+    ------
+    SentioError
+        If the bars are not those of the sweep.
+    """
+    bundle = load_bundle(output)
+    metadata, weights = bundle.metadata, dict(bundle.network.state_dict())
+    if metadata["combine"] != "refit":
+        what = "fold_score" if metadata["combine"] == "best" else "cv_score"
+        known = {"sentio_version": metadata["versions"]["sentio_rllib"]}
+        known["data_fingerprint"] = metadata["data"]["fingerprint"]
+        return what, float(metadata[what]), score_members(output, weights, metadata | known)
+    holdout = metadata["holdout"]
+    if not holdout or not holdout["opened"]:
+        return None
+    config = SweepConfig.model_validate(metadata["config"])
+    prepared = prepare(config)
+    check_fingerprint(experiment, prepared)
+    settings = refit_settings(config, prepared, metadata["params"])
+    tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
+    record = evaluate_ensemble(weights, settings, tape, prepared)
+    now = sharpe(record.session_returns, tape.sessions_per_year)
+    return "Sharpe ratio in the holdout", float(holdout["metrics"]["sharpe"]), now
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sentio_rllib.pull", description="Write the champion of a sweep, or another trial, as a bundle."
+    )
+    parser.add_argument("experiment", type=Path, help="folder of the sweep, experiments/NAME")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--trial", metavar="ID", help="take this trial instead of the champion")
+    which.add_argument("--champion", action="store_true", help="take the champion, as without --trial")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make, models/NAME")
+    parser.add_argument(
+        "--combine",
+        choices=get_args(Combine),
+        help="members: refit, trained anew on all but the holdout; mean, of all folds; best, of the best fold; "
+        "default refit for a champion that was refitted, else mean",
+    )
+    parser.add_argument("--verify", action="store_true", help="score the members again and compare")
+    return parser
+
+
+def _told(metadata: dict[str, Any], output: Path) -> str:
+    trial, count = metadata["trial_id"], len(metadata["members"])
+    what = f"{metadata['combine']}, {count} network{'s' if count > 1 else ''}"
+    verdict = (metadata["evidence"] or {}).get("verdict")
+    claim = f"verdict of the sweep: {verdict}" if verdict else f"no verdict: {metadata['evidence_note']}"
+    return f"pulled {trial} to {output} ({what})\n{claim}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 the user's mistake, 1 the scores differ."""
-    parser = argparse.ArgumentParser(prog="python -m sentio_rllib.pull", description=__doc__)
-    parser.add_argument("experiment", type=Path, help="folder of the sweep, experiments/NAME")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make, models/NAME")
-    parser.add_argument("--trial", help="take this trial's best members instead of the champion's")
-    parser.add_argument("--verify", action="store_true", help="score the members again on the folds")
-    args = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
-        folder = pull(args.experiment, args.output, args.trial)
-        print(f"pulled {args.trial or 'the champion'} to {folder}")
-        if not args.verify:
-            return 0
-        written, now = score_again(folder)
+        print(_told(pull(args.experiment, args.output, args.trial, args.combine), args.output))
+        found = verify(args.experiment, args.output) if args.verify else None
     except SentioError as error:
         for line in error.lines:
             print(f"error: {line}", file=sys.stderr)
         return 2
-    print(f"cv_score in the sweep {written:.9f}, scored again {now:.9f}")
+    if not args.verify:
+        return 0
+    if found is None:
+        print("nothing to verify: the holdout was not opened for these networks, so nothing of them is out of sample")
+        return 0
+    what, written, now = found
+    print(f"{what} in the sweep {written:.9f}, scored again {now:.9f}")
     if abs(written - now) > SCORE_TOLERANCE:
         print(f"error: the scores differ by more than {SCORE_TOLERANCE:g}", file=sys.stderr)
         return 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +11,17 @@ import torch
 
 from sentio_rllib import __version__
 from sentio_rllib.errors import CheckpointError
+from sentio_rllib.market.bars import Bars
 from sentio_rllib.market.features import FEATURE_VERSION, feature_hash
-from sentio_rllib.policy.variants import ActorCritic
-from sentio_rllib.ppo.checkpoint import load_model
+from sentio_rllib.policy.checkpoint import load_model
+from sentio_rllib.policy.deciding import with_weights
 from sentio_rllib.ppo.scoring import Scorer
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.prepare import Prepared, prepare, trial_settings
 from sentio_rllib.sweep.selection import Outcome
 
 Model = tuple[dict[str, torch.Tensor], dict[str, Any]]
-"""Weights and metadata, as :func:`sentio_rllib.ppo.checkpoint.save_model` takes them."""
+"""Weights and metadata, as :func:`sentio_rllib.policy.checkpoint.save_model` takes them."""
 
 
 def champion_model(outcome: Outcome, config: SweepConfig, prepared: Prepared) -> Model:
@@ -43,8 +46,20 @@ def champion_model(outcome: Outcome, config: SweepConfig, prepared: Prepared) ->
             "env_steps": best["env_steps"],
             "features": {"version": FEATURE_VERSION, "hash": feature_hash()},
             "data_fingerprint": prepared.bars.fingerprint,
+            "data": _data(prepared.bars),
+            "market": _market(config, prepared.bars),
         },
     )
+
+
+def _data(bars: Bars) -> dict[str, Any]:
+    return {"symbol": bars.symbol, "bars": bars.n, "first": bars.first, "last": bars.last}
+
+
+def _market(config: SweepConfig, bars: Bars) -> dict[str, Any]:
+    """What a live feed has to know of the bars."""
+    longest = int(bars.sessions.length.max())
+    return {"calendar": config.data.calendar, "hours": config.data.hours, "session_minutes": longest}
 
 
 def _fold(fold: Any) -> dict[str, Any]:
@@ -67,6 +82,24 @@ def score_again(folder: Path) -> tuple[float, float]:
         the sweep had.
     """
     weights, metadata = load_model(folder)
+    return float(metadata["cv_score"]), score_members(folder, weights, metadata)
+
+
+def score_members(folder: Path, weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> float:
+    """Return the score of members, each on the blocks of its fold; that of one member is its fold's.
+
+    Parameters
+    ----------
+    folder
+        Where they come from, for messages.
+    weights, metadata
+        As of :func:`champion_model`; `metadata` may name some of the trial's members only.
+
+    Raises
+    ------
+    CheckpointError
+        As :func:`score_again`.
+    """
     if metadata["features"]["hash"] != feature_hash():
         raise CheckpointError(
             f"{folder}: made with features {metadata['features']['version']} "
@@ -81,11 +114,9 @@ def score_again(folder: Path) -> tuple[float, float]:
             f"{prepared.bars.fingerprint[:12]}, then {metadata['data_fingerprint'][:12]}); "
             "put the file back that data.path named"
         )
-    settings = trial_settings(config, prepared.splits, metadata["params"])
-    network = ActorCritic(settings.policy, settings.members)
-    network.load_state_dict(weights)
-    network.to(next(iter(weights.values())).dtype).eval()
-    dtype = next(network.parameters()).dtype
+    members = tuple((int(seed), int(fold)) for seed, fold in metadata["members"])
+    settings = replace(trial_settings(config, prepared.splits, metadata["params"]), members=members)
+    network = with_weights(settings.policy, settings.members, weights)
     tape = prepared.tape
-    scorer = Scorer(tape.tensors(), settings, tape.sessions_per_year, dtype)
-    return float(metadata["cv_score"]), scorer.score(network).cv_score
+    scorer = Scorer(tape.tensors(), settings, tape.sessions_per_year, network.dtype)
+    return scorer.score(network).cv_score

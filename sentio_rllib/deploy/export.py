@@ -1,0 +1,214 @@
+"""A decision as a function of plain tensors, for live code, and the same as an ONNX file."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sentio_rllib.policy.encoders import Line
+from sentio_rllib.policy.heads import N_ACTIONS
+from sentio_rllib.policy.variants import N_MARKET, N_PORTFOLIO, ActorCritic
+
+INPUTS = ("market", "portfolio", "action_mask")
+OPSET = 20
+
+
+class Contexts(NamedTuple):
+    """What a decision sees of the market, float ``[batch, M, C]`` each: the policy, and the critic."""
+
+    policy: torch.Tensor
+    value: torch.Tensor
+
+
+class DecisionOutput(NamedTuple):
+    """What the members together say of a decision, each figure the mean over members.
+
+    Attributes
+    ----------
+    probabilities
+        Float ``[batch, 3]`` in the order Hold, Buy, Sell; 0 where masked.
+    value
+        Float ``[batch]``, in units of normalised reward.
+    quantiles
+        Float ``[batch, Q]``, of the return, in the same units; None for a critic without quantiles.
+    regime_weights
+        Float ``[batch, R]``, of the experts; None for a head without a gate.
+    logits
+        Float ``[batch, 3]``, log of `probabilities`, finite where those are 0.
+    """
+
+    probabilities: torch.Tensor
+    value: torch.Tensor
+    quantiles: torch.Tensor | None
+    regime_weights: torch.Tensor | None
+    logits: torch.Tensor
+
+
+class DecisionModel(nn.Module):
+    """The members of `network` as one policy that reads a window of bars for each decision.
+
+    Parameters
+    ----------
+    network
+        M networks, put in eval mode. Their mean decides as
+        :func:`sentio_rllib.policy.deciding.ensemble_policy` does.
+    """
+
+    def __init__(self, network: ActorCritic) -> None:
+        super().__init__()
+        self.network = network
+        spec = network.spec
+        self.bars = spec.receptive_field
+        self.patches = spec.receptive_patches
+        # windows share a line, whose length is then a multiple of the band whatever the batch; what stands
+        # before a window's own patches lies outside of its receptive field
+        self.tokens = spec.layers * spec.band if self.patches else 0
+        self.eval()
+
+    def forward(self, market: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> DecisionOutput:
+        """Decide.
+
+        Parameters
+        ----------
+        market
+            Float ``[batch, bars, 14]``, the market features of the `bars` bars that end with the decision's.
+        portfolio
+            Float ``[batch, 6]``.
+        action_mask
+            Bool ``[batch, 3]``, True where the action is allowed; Hold always is.
+
+        Raises
+        ------
+        ValueError
+            If the market is of another shape.
+        """
+        return self.decide(self.contexts(market), portfolio, action_mask)
+
+    def contexts(self, market: torch.Tensor) -> Contexts:
+        """Return what a decision sees of `market`, as in :meth:`forward`; known before the portfolio is."""
+        if tuple(market.shape[1:]) != (self.bars, N_MARKET):
+            raise ValueError(f"market: shape {tuple(market.shape)}; pass [batch, {self.bars}, {N_MARKET}]")
+        network, line = self.network, self._line(market)
+        now = market[:, -1:].expand(-1, len(network.members), -1)
+        policy = network.policy_context(now, line)
+        if network.value_encoder is None:  # the critic shares the encoder, or there is none
+            return Contexts(policy, policy)
+        return Contexts(policy, network.value_context(now, line))
+
+    def decide(self, contexts: Contexts, portfolio: torch.Tensor, action_mask: torch.Tensor) -> DecisionOutput:
+        """Decide on `contexts` of :meth:`contexts`; the rest as in :meth:`forward`."""
+        network = self.network
+        count = len(network.members)
+        portfolio = portfolio.unsqueeze(1).expand(-1, count, -1)
+        allowed = action_mask.unsqueeze(1).expand(-1, count, -1)
+        output = network.policy(contexts.policy, portfolio, allowed)
+        quantiles = network.quantiles(contexts.value, portfolio).mean(1)
+        probabilities = torch.softmax(output.logits, -1).mean(1)
+        return DecisionOutput(
+            probabilities,
+            quantiles.mean(-1),
+            quantiles if network.spec.critic == "quantile" else None,
+            None if output.gate is None else output.gate.mean(1),
+            torch.log(probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny)),
+        )
+
+    def _line(self, market: torch.Tensor) -> Line | None:
+        """Lay the windows out one behind the other, the same for each member."""
+        if not self.patches:
+            return None
+        batch, count = market.shape[0], len(self.network.members)
+        windows = market.reshape(batch, self.patches, -1)
+        padded = F.pad(windows, (0, 0, self.tokens - self.patches, 0))
+        patches = padded.reshape(1, batch * self.tokens, -1).expand(count, -1, -1)
+        positions = torch.arange(batch, device=market.device) * self.tokens + (self.tokens - 1)
+        return Line(patches, positions.unsqueeze(0).expand(count, -1))
+
+
+class _Present(nn.Module):
+    """A :class:`DecisionModel` without the outputs that it does not have, and without the logits."""
+
+    def __init__(self, model: DecisionModel) -> None:
+        super().__init__()
+        self.model = model
+        spec = model.network.spec
+        has = {"quantiles": spec.critic == "quantile", "regime_weights": spec.head == "gated"}
+        self.names = [name for name in DecisionOutput._fields[:-1] if has.get(name, True)]
+        self.eval()
+
+    def forward(self, market: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> Any:
+        output = self.model(market, portfolio, action_mask)
+        return tuple(getattr(output, name) for name in self.names)
+
+
+def export_onnx(model: DecisionModel, path: Path) -> None:
+    """Write `model` as an ONNX file; the same weights make the same bytes.
+
+    Inputs are ``market`` float32 ``[batch, bars, 14]``, ``portfolio`` float32 ``[batch, 6]`` and ``action_mask`` bool
+    ``[batch, 3]``, outputs ``probabilities``, ``value`` and, where the networks have them, ``quantiles`` and
+    ``regime_weights``, as in :class:`DecisionOutput`; `batch` is 1 or more.
+
+    Parameters
+    ----------
+    model
+        With float32 weights.
+    path
+        Of the file.
+    """
+    import onnx  # noqa: PLC0415  # heavy, and live decisions need none of it
+
+    flat = _Present(model)
+    example = (
+        torch.zeros(2, model.bars, N_MARKET),
+        torch.zeros(2, N_PORTFOLIO),
+        torch.ones(2, N_ACTIONS, dtype=torch.bool),
+    )
+    batch = torch.export.Dim("batch", min=1)
+    with _quiet():
+        program = torch.onnx.export(
+            flat,
+            example,
+            input_names=INPUTS,
+            output_names=flat.names,
+            opset_version=OPSET,
+            dynamic_shapes=tuple({0: batch} for _ in INPUTS),
+            verbose=False,
+        )
+    assert program is not None  # torch returns None from its older exporter only
+    graph = program.model_proto
+    _strip(graph)
+    onnx.checker.check_model(graph)
+    path.write_bytes(graph.SerializeToString(deterministic=True))
+
+
+def _strip(message: Any) -> None:
+    """Clear what tells of the machine that exported, source lines and traces, from a message and all within."""
+    for name in ("metadata_props", "doc_string"):
+        if name in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(name)
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for each in [value] if hasattr(value, "DESCRIPTOR") else value:
+                _strip(each)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks on its own affairs from the terminal; its errors are raised."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it tells that torchvision is not installed
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # torch calls its own
+            warnings.filterwarnings("ignore", message=".*axis name: batch", category=UserWarning)  # one for all inputs
+            yield
+    finally:
+        logger.setLevel(level)
