@@ -33,6 +33,7 @@ bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/encoder.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/learning.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/placebo.py --check
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/latency.py --check
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

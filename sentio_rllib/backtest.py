@@ -1,0 +1,225 @@
+"""Backtests a bundle on a file of bars: ``python -m sentio_rllib.backtest models/NAME --data FILE``.
+
+The bundle walks each stretch between the cuts of the bars as one long validation block, greedily, by its own rules
+and costs. Look-ahead: on bars that it was trained or selected on, a backtest shows what was learned, not what it is
+worth; it warns of those that it knows of.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sentio_rllib.deploy.bundle import Bundle, load_bundle
+from sentio_rllib.deploy.trades import Walked, walk_blocks
+from sentio_rllib.errors import BarsError, ConfigError, SentioError
+from sentio_rllib.market.bars import Bars, load_bars
+from sentio_rllib.market.tape import Tape, build_tape
+from sentio_rllib.sweep.config import build_config
+from sentio_rllib.sweep.files import write_json
+from sentio_rllib.sweep.reading import apply_overrides
+from sentio_rllib.validation.baselines import NO_STOP, run_baselines
+from sentio_rllib.validation.performance import describe, describe_baselines
+from sentio_rllib.validation.schemes import Range
+from sentio_rllib.validation.series import timing_returns
+
+_SHOWN = {
+    "total_return": ("return", "{:+.2%}"),
+    "sharpe": ("Sharpe", "{:+.2f}"),
+    "max_drawdown": ("drawdown", "{:.2%}"),
+    "exposure": ("exposure", "{:.1%}"),
+    "trades": ("trades", "{:,.0f}"),
+    "win_rate": ("wins", "{:.1%}"),
+    "fees_usd": ("fees $", "{:,.0f}"),
+}
+
+
+class Backtest(NamedTuple):
+    """What a bundle did on bars: its way, and :func:`describe`'s figures of it (``policy``) and of the baselines."""
+
+    walked: Walked
+    figures: dict[str, dict[str, Any]]
+
+
+def read_data(bundle: Bundle, path: Path, overrides: Sequence[str] = ()) -> tuple[Bars, list[str]]:
+    """Read the bars of a file by the calendar and hours of `bundle`; return them and what was found.
+
+    Parameters
+    ----------
+    bundle
+        Whose market it is.
+    path
+        feather, parquet or csv.
+    overrides
+        ``data.KEY=VALUE``, as in the `data` section of a sweep's configuration.
+
+    Raises
+    ------
+    ConfigError, BarsError
+        A key is unknown or no key of `data`; the file is missing or wrong.
+    """
+    other = [each for each in overrides if not each.strip().startswith("data.")]
+    if other:
+        raise ConfigError(*(f"--set {each}: a backtest takes keys of data only, as data.tz" for each in other))
+    raw: dict[str, Any] = {"data": {"path": str(path), "calendar": bundle.calendar, "hours": bundle.hours}}
+    mistakes = apply_overrides(raw, overrides)
+    data = build_config(raw, mistakes=mistakes, trial=True).data  # no folds are made of them
+    if (data.calendar, data.hours) != (bundle.calendar, bundle.hours):
+        raise ConfigError(
+            f"data: calendar {data.calendar} and hours {data.hours}; this bundle was trained on {bundle.calendar} and "
+            f"{bundle.hours}: leave both out"
+        )
+    assert data.path is not None
+    try:
+        bars, report = load_bars(data.path, **data.model_dump(exclude={"path", "bars", "synthetic"}))
+    except BarsError as error:
+        raise BarsError(*(f"{line} (options are passed as --set data.OPTION=VALUE)" for line in error.lines)) from error
+    if data.bars is not None and data.bars < bars.n:
+        bars = bars.slice(bars.n - data.bars, bars.n)
+    return bars, report.lines()
+
+
+def blocks_of(bundle: Bundle, tape: Tape) -> list[Range]:
+    """Return the stretches between cuts in which `bundle` can decide, in time order.
+
+    Raises
+    ------
+    BarsError
+        There is none; says how many bars are needed.
+    """
+    first, least = tape.warmup + bundle.network.spec.receptive_field - 1, bundle.rules.decision_interval + 2
+    edges = [0, *(int(cut) for cut in tape.cuts), tape.n]
+    stretches = [Range(max(start, first), stop) for start, stop in pairwise(edges)]
+    blocks = [each for each in stretches if len(each) >= least]
+    if not blocks:
+        raise BarsError(
+            f"{tape.n:,} bars: {first + least:,} are needed without a cut behind the first {first:,}, which warm the "
+            "features up; bring a longer file"
+        )
+    return blocks
+
+
+def run_backtest(bundle: Bundle, bars: Bars, *, seed: int = 0) -> Backtest:
+    """Walk `bars` with the bundle and with the baselines.
+
+    Parameters
+    ----------
+    bundle
+        Its rules give costs and pace.
+    bars
+        Of its calendar.
+    seed
+        Of the random traders.
+
+    Raises
+    ------
+    BarsError
+        Too few bars for a decision.
+    """
+    rules = bundle.rules
+    tape = build_tape(bars, reference_volatility=bundle.reference_volatility)
+    blocks = blocks_of(bundle, tape)
+    walked = walk_blocks(bundle.network, tape, rules, blocks)
+    open_rules = rules.replace(max_drawdown=NO_STOP)
+    found = run_baselines(tape.tensors(), open_rules, blocks, agent=[walked.record], seed=seed)
+    timing = timing_returns(walked.record, found.hold)
+    year, cash = tape.sessions_per_year, rules.initial_cash
+    returns, records = walked.record.session_returns, [walked.record]
+    policy = describe(returns, timing, records, sessions_per_year=year, initial_cash=cash, count=1)
+    figures = {"policy": policy, **describe_baselines(found, sessions_per_year=year, initial_cash=cash)}
+    return Backtest(walked, figures)
+
+
+def overlap(metadata: Mapping[str, Any], bars: Bars) -> str | None:
+    """Return a warning where `bars` are, or touch, those that the bundle with `metadata` was made on; else None."""
+    data = metadata.get("data") or {}
+    if data.get("fingerprint") == bars.fingerprint:
+        return "the bundle was made on these very bars: the figures show what it learned there, not its worth"
+    first, last = data.get("first"), data.get("last")
+    if not (first and last):
+        return "the bundle does not say on which bars it was made, so these may be among them"
+    begin, end = (pd.Timestamp(each).value for each in (first, last))
+    shared = int(((bars.timestamp >= begin) & (bars.timestamp <= end)).sum())
+    if not shared:
+        return None
+    return (
+        f"{shared:,} of {bars.n:,} bars lie in {first} .. {last}, from which the bundle was made: the figures show "
+        "what it learned there, not its worth; if this is another market, its luck may be shared"
+    )
+
+
+def write_backtest(folder: Path, bundle: Bundle, bars: Bars, result: Backtest, notes: Sequence[str]) -> None:
+    """Write ``metrics.json``, ``trades.parquet`` and ``equity.parquet`` to `folder`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        result.walked.trades.to_parquet(folder / "trades.parquet")
+        result.walked.equity.to_parquet(folder / "equity.parquet")
+        data = {"symbol": bars.symbol, "bars": bars.n, "first": bars.first, "last": bars.last}
+        content = {"bundle": bundle.name, "data": data | {"fingerprint": bars.fingerprint}, "notes": list(notes)}
+        write_json(folder / "metrics.json", content | {"figures": result.figures})
+    except OSError as error:
+        raise ConfigError(f"--output {folder}: cannot be written ({error}); choose another") from error
+
+
+def table_of(figures: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Return figures of policy and baselines side by side, for the terminal."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("")
+    for title, _ in _SHOWN.values():
+        table.add_column(title, justify="right")
+    for name, values in figures.items():
+        shown = ["-" if values[key] is None else form.format(values[key]) for key, (_, form) in _SHOWN.items()]
+        table.add_row(name, *shown)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 done, 2 the user's mistake."""
+    parser = argparse.ArgumentParser(prog="python -m sentio_rllib.backtest", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="folder of the bundle, models/NAME")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="feather, parquet or csv of bars")
+    parser.add_argument("--set", action="append", default=[], metavar="data.KEY=VALUE", help="how to read the file")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for metrics, trades and equity")
+    parser.add_argument("--seed", type=int, default=0, help="of the random traders (default 0)")
+    args = parser.parse_args(arguments)
+    console = Console(soft_wrap=True)
+    try:
+        bundle = load_bundle(args.bundle)
+        bars, found = read_data(bundle, args.data, args.set)
+        notes = [*found, _verdict(bundle)]
+        warning = overlap(bundle.metadata, bars)
+        notes += [] if warning is None else [f"caution: {warning}"]
+        for line in notes:
+            console.print(escape(line), highlight=False)
+        result = run_backtest(bundle, bars, seed=args.seed)
+        console.print(table_of(result.figures))
+        if args.output is not None:
+            write_backtest(args.output, bundle, bars, result, notes)
+            console.print(escape(f"wrote metrics.json, trades.parquet and equity.parquet to {args.output}"))
+    except SentioError as error:
+        for line in error.lines:
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _verdict(bundle: Bundle) -> str:
+    """What the sweep or run that made the bundle says of it."""
+    metadata = bundle.metadata
+    verdict, note = (metadata.get("evidence") or {}).get("verdict"), metadata.get("evidence_note")
+    if verdict is None:
+        return f"{bundle.name}: no verdict, {note or 'it was not selected by a sweep'}"
+    return f"{bundle.name}: the verdict on it is {verdict!r}" + (f"; {note}" if note else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

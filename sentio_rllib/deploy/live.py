@@ -1,0 +1,469 @@
+"""Live decisions: a trained policy fed one finished bar at a time.
+
+It sees what it saw in validation: the same features, windows, portfolio figures and masks, so that replaying a
+validation block bar by bar gives the decisions of the batch evaluation (``tests/deploy/test_parity.py``).
+
+    policy = TradingPolicy.load("models/NAME")
+    policy.warm_up(history)                       # market.bars.Bars up to the last finished minute
+    while trading:
+        if policy.decision_due:
+            decision = policy.decide(Portfolio(cash, shares))
+        policy.update(next_finished_bar())
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sentio_rllib.deploy.account import Account, AccountView, Portfolio
+from sentio_rllib.deploy.bundle import Bundle, load_bundle
+from sentio_rllib.deploy.cache import EncoderCache
+from sentio_rllib.deploy.export import Contexts, DecisionModel
+from sentio_rllib.deploy.feed import VALUES, Bar, check_bar, place
+from sentio_rllib.errors import BarsError, CheckpointError, DecisionError
+from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.checks import iso_minute
+from sentio_rllib.market.features import MARKET_FEATURES
+from sentio_rllib.market.sessions import assign_sessions
+from sentio_rllib.market.streaming import StreamingFeatures
+from sentio_rllib.trading.masks import BUY, HOLD, SELL, action_mask, buy_window, executable_actions
+from sentio_rllib.trading.simulator import ROUNDING
+
+__all__ = ["ACTIONS", "Bar", "Decision", "DecisionError", "Portfolio", "TradingPolicy"]
+
+ACTIONS: Final = ("Hold", "Buy", "Sell")
+_STATE = "state/v1"
+_SPARE_ROWS = 1024
+"""Rows of the window's buffer beyond the window, so that it is moved to the front once in so many bars."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """What the policy wants after a bar; to be filled at the open of the next one.
+
+    Attributes
+    ----------
+    action, name
+        0 Hold, 1 Buy, 2 Sell, and its name.
+    executable
+        False where rules or account forbid the action (only without masks); then it means Hold.
+    target_fraction
+        Share of equity in the market after the order, as marked at the last close.
+    stopped
+        The drawdown stop of the rules is reached: close the whole position at the next open. The policy then
+        decides nothing but to close, until :meth:`TradingPolicy.restart` or the next cut.
+    probabilities
+        float64[3], of the actions; 0 where masked.
+    mask
+        bool[3], what the policy was told to be allowed.
+    value
+        Expected return to come, in units of normalised reward.
+    quantiles
+        float64[Q], of that return; None for a critic without.
+    regime_weights
+        float64[R], weights of the experts, means over the members; None for a head without a gate.
+    timestamp
+        datetime64[ns], start of the bar after which it was made, UTC.
+    """
+
+    action: int
+    name: str
+    executable: bool
+    target_fraction: float
+    stopped: bool
+    probabilities: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+    value: float
+    quantiles: NDArray[np.float64] | None
+    regime_weights: NDArray[np.float64] | None
+    timestamp: np.datetime64
+
+
+class TradingPolicy:
+    """The members of a bundle as one policy that is fed bars and asked for decisions.
+
+    Decisions are due every ``decision_interval`` bars, counted from the *start*: the last bar of
+    :meth:`warm_up`, or the first bar at which the policy is ready. A cut (a session of the calendar is missing, or
+    more than 60 consecutive minutes are) starts anew with the bar behind it, as validation does: the features go
+    on counting bars, while phase, account window and drawdown stop begin again, and the position is expected to
+    be flat.
+
+    Look-ahead: pass finished bars only; a bar whose minute still runs shows prices that training never had.
+
+    Parameters
+    ----------
+    bundle
+        What :func:`~sentio_rllib.deploy.bundle.load_bundle` returns.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle, self.rules = bundle, bundle.rules
+        self._model = DecisionModel(bundle.network)
+        self._account = Account(bundle.rules)
+        spec = bundle.network.spec
+        self._field = spec.receptive_field
+        goes_on = spec.encoder == "transformer" and spec.patch == self.rules.decision_interval
+        self._cache = EncoderCache(bundle.network) if goes_on else None
+        self._forget()
+
+    @classmethod
+    def load(cls, folder: str | Path) -> TradingPolicy:
+        """Return the policy of a bundle's folder, verified first.
+
+        Raises
+        ------
+        CheckpointError
+            If something is missing, altered, or made for another version.
+        """
+        return cls(load_bundle(Path(folder)))
+
+    def _forget(self) -> None:
+        """Go back to before the first bar; the account keeps what is held."""
+        self._features = StreamingFeatures(
+            session_minutes=self.bundle.session_minutes, reference_volatility=self.bundle.reference_volatility
+        )
+        self.bars_needed = self._features.lookback + self._field
+        self._rows = np.zeros((self._field + _SPARE_ROWS, len(MARKET_FEATURES)), dtype=np.float32)
+        self._stop = 0
+        self._recent: deque[tuple[int, tuple[float, ...]]] = deque(maxlen=self.bars_needed)
+        self._session = 0
+        self._minute, self._minutes_left = 0, 0
+        self._since_start: int | None = None
+        self._forget_encoded()
+
+    def _forget_encoded(self) -> None:
+        if self._cache is not None:
+            self._cache.forget()
+
+    @property
+    def bars_seen(self) -> int:
+        """Bars since the feed began; what :meth:`warm_up` did not need is not counted."""
+        return self._features.bars_seen
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all that a decision reads lies within the bars seen."""
+        return self.bars_seen >= self.bars_needed
+
+    @property
+    def decision_due(self) -> bool:
+        """Whether the last bar is one of the start's every ``decision_interval`` bars."""
+        return self._since_start is not None and self._since_start % self.rules.decision_interval == 0
+
+    @property
+    def last_bar(self) -> np.datetime64 | None:
+        """Start of the last bar, datetime64[ns] in UTC; None before the first."""
+        return np.datetime64(self._recent[-1][0], "ns") if self._recent else None
+
+    @property
+    def minutes_left(self) -> int:
+        """Minutes from the end of the last bar to its session's close.
+
+        Where the rules say ``flat_by_close``, sell at that close whatever is held, and :meth:`report` it.
+        """
+        return self._minutes_left
+
+    @property
+    def stop_reached(self) -> bool:
+        """Whether the drawdown stop is reached: close the whole position at the next open.
+
+        It is told after each bar by what the account held when last reported, so :meth:`report` each fill. Whoever
+        tells of fills by the next decision alone learns of a stop only there.
+        """
+        return self._account.stop_reached
+
+    def warm_up(self, bars: Bars) -> None:
+        """Forget all bars and begin with a history; its last bar is the start.
+
+        Only the last :attr:`bars_needed` of them are read. A policy that merely missed some minutes is brought up
+        to date with :meth:`update` instead, which keeps its phase.
+
+        Raises
+        ------
+        BarsError
+            The bars are of another calendar, or hold bars outside its hours that training left out.
+        """
+        calendar, hours = self.bundle.calendar, self.bundle.hours
+        if bars.sessions.calendar != calendar:
+            raise BarsError(
+                f"history: its sessions are those of {bars.sessions.calendar}, this policy was trained on {calendar}: "
+                f"load the bars with calendar={calendar!r}"
+            )
+        if hours == "regular" and not bars.sessions.regular.all():
+            raise BarsError(
+                f"history: {int((~bars.sessions.regular).sum()):,} bars lie outside the sessions of {calendar}, which "
+                "are all that this policy was trained on: load the bars with hours='regular'"
+            )
+        first = max(bars.n - self.bars_needed, 0)
+        self._replay(bars.timestamp[first:], np.stack([getattr(bars, name)[first:] for name in VALUES], 1))
+        if self.is_ready:
+            self._begin()
+
+    def update(self, bar: Bar) -> None:
+        """Take the next finished bar.
+
+        Raises
+        ------
+        BarsError
+            It is late, a duplicate, out of order, outside the hours, or holds what no market has; the policy is
+            as before.
+        """
+        stamp, values = check_bar(bar)
+        previous = self._recent[-1][0] if self._recent else None
+        at = place(stamp, previous, self.bundle.calendar, self.bundle.hours)
+        self._session += at.new_session
+        self._take(stamp, values, minute=at.minute, length=at.length, regular=at.regular)
+        if not self.is_ready:
+            return
+        if self._since_start is None or at.cut:
+            self._begin()
+        else:
+            self._since_start += 1
+            self._account.mark(values[3], new_session=at.new_session)
+            if self.decision_due and self._cache is not None and self._cache.contexts is not None:
+                with torch.inference_mode():
+                    self._cache.advance(self._window())  # whether or not a decision is asked for
+
+    def _replay(self, stamps: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+        """Begin with bars known to be good, int64[T] and float64[T, 5]."""
+        self._forget()
+        sessions, regular = assign_sessions(stamps, self.bundle.calendar)
+        for index, row in enumerate(values.tolist()):
+            self._session = int(sessions.session[index])
+            place_of = {"minute": int(sessions.minute[index]), "length": int(sessions.length[index])}
+            self._take(int(stamps[index]), tuple(row), **place_of, regular=bool(regular[index]))
+
+    def _take(self, stamp: int, values: tuple[float, ...], *, minute: int, length: int, regular: bool) -> None:
+        """Compute the features of a bar and remember both."""
+        opening, high, low, close, volume = values
+        features = self._features.push(
+            open_price=opening,
+            high=high,
+            low=low,
+            close=close,
+            volume=volume,
+            session=self._session,
+            minute=minute,
+            length=length,
+            regular=regular,
+        )
+        if self._stop == len(self._rows):
+            kept = self._field - 1
+            self._rows[:kept] = self._rows[self._stop - kept :]
+            self._stop = kept
+        self._rows[self._stop] = features
+        self._stop += 1
+        self._recent.append((stamp, values))
+        self._minute, self._minutes_left = minute, length - 1 - minute
+
+    def _window(self) -> torch.Tensor:
+        """The features that a decision reads, ``[bars, 14]``."""
+        rows = self._rows[self._stop - self._field : self._stop]
+        return torch.from_numpy(rows).to(self.bundle.network.dtype)
+
+    def _contexts(self) -> Contexts:
+        """What a decision at the last bar sees of the market."""
+        if self._cache is None or not self.decision_due:
+            return self._model.contexts(self._window().unsqueeze(0))
+        known = self._cache.contexts
+        return self._cache.fill(self._window()) if known is None else known
+
+    def _begin(self) -> None:
+        self._since_start = 0
+        self._forget_encoded()
+        self._account.begin(self._recent[-1][1][3])
+
+    def restart(self) -> None:
+        """Begin anew at the last bar: phase, account window and drawdown stop; the history stays.
+
+        Raises
+        ------
+        DecisionError
+            If the policy is not ready.
+        """
+        self._require_ready()
+        self._begin()
+
+    def report(self, portfolio: Portfolio) -> None:
+        """Tell what the account holds after the last bar, where something was filled between two decisions.
+
+        Needed after a sale at a session's close or by the drawdown stop, and after any fill for
+        :attr:`stop_reached`; what a decision reads of a single fill at the open after the one before follows
+        from its portfolio alone. A fill is dated at the open of the first bar after the last report.
+
+        Raises
+        ------
+        DecisionError
+            If the policy is not ready, or the account is worth nothing.
+        """
+        self._require_ready()
+        self._account.report(portfolio)
+
+    def decide(self, portfolio: Portfolio, *, off_phase: bool = False) -> Decision:
+        """Decide on the last bar.
+
+        Parameters
+        ----------
+        portfolio
+            What the account holds after the last bar. Asking again at the same bar changes nothing.
+        off_phase
+            Decide although no decision is due, for instance after the bar that was due had been missed. The
+            policy was trained and validated at its own pace: between due bars it trades more often than that.
+
+        Raises
+        ------
+        DecisionError
+            If the policy is not ready (says how many bars are needed and seen), none is due, or the account is
+            worth nothing.
+        """
+        self._require_ready()
+        if not (self.decision_due or off_phase):
+            interval = self.rules.decision_interval
+            left = interval - (self._since_start or 0) % interval
+            raise DecisionError(
+                f"no decision is due after bar {iso_minute(self._recent[-1][0])}: one is every {interval} bars, the "
+                f"next in {left}; look at decision_due, or pass off_phase=True"
+            )
+        self._account.report(portfolio)
+        return self._judge(self._account.view())
+
+    def _require_ready(self) -> None:
+        if not self.is_ready:
+            raise DecisionError(
+                f"not ready: {self.bars_needed:,} bars are needed and {self.bars_seen:,} were seen; pass history to "
+                "warm_up, or go on with update"
+            )
+
+    @torch.inference_mode()
+    def _judge(self, view: AccountView) -> Decision:
+        rules, stopped = self.rules, self._account.stopped
+        window = buy_window(
+            rules,
+            torch.tensor([self._features.volatility], dtype=torch.float64),
+            torch.tensor([self._minute]),
+            torch.tensor([self._minutes_left]),
+        )
+        can_buy, can_sell = executable_actions(rules, view.fraction, view.shares, view.local_drawdown, window)
+        mask = action_mask(rules.masks, can_buy, can_sell)
+        if stopped:
+            mask = action_mask("state", torch.zeros_like(can_buy), can_sell)
+        portfolio = view.portfolio.to(self.bundle.network.dtype)
+        output = self._model.decide(self._contexts(), portfolio, mask)
+        action = int(output.logits.argmax())
+        if stopped:
+            action = SELL if bool(can_sell) else HOLD
+        executable = action == HOLD or bool(can_buy if action == BUY else can_sell)
+        fraction = float(view.fraction)
+        return Decision(
+            action=action,
+            name=ACTIONS[action],
+            executable=executable,
+            target_fraction=0.0 if stopped else self._target(fraction, action if executable else HOLD),
+            stopped=stopped,
+            probabilities=_figures(output.probabilities),
+            mask=mask[0].numpy().copy(),
+            value=float(output.value),
+            quantiles=None if output.quantiles is None else _figures(output.quantiles),
+            regime_weights=None if output.regime_weights is None else _figures(output.regime_weights),
+            timestamp=np.datetime64(self._recent[-1][0], "ns"),
+        )
+
+    def _target(self, fraction: float, action: int) -> float:
+        rules = self.rules
+        if action == BUY:
+            return min(fraction + rules.position_step, rules.max_position)
+        left = fraction - rules.position_step if action == SELL else fraction
+        return left if left > ROUNDING else 0.0
+
+    def _made_for(self) -> dict[str, Any]:
+        """What a state depends on, beside the bars; the weights are no part of it."""
+        names = ("decision_interval", "episode_length", "fee_rate", "max_drawdown")
+        return {
+            "format": _STATE,
+            "calendar": self.bundle.calendar,
+            "hours": self.bundle.hours,
+            "session_minutes": self.bundle.session_minutes,
+            "bars_needed": self.bars_needed,
+            **{name: getattr(self.rules, name) for name in names},
+        }
+
+    def get_state(self) -> dict[str, Any]:
+        """Return all that later decisions depend on, the bundle aside: numbers, words and arrays, copied.
+
+        It holds the last :attr:`bars_needed` bars, the phase and the account.
+        """
+        stamps = np.array([stamp for stamp, _ in self._recent], dtype=np.int64)
+        values = np.array([values for _, values in self._recent], dtype=np.float64).reshape(-1, len(VALUES))
+        state = self._made_for() | {"stamps": stamps, "bars": values}
+        state["since_start"] = -1 if self._since_start is None else self._since_start
+        return state | {f"account.{name}": value for name, value in self._account.get_state().items()}
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`, as :meth:`get_state` returned it, as if the policy had never stopped.
+
+        What the encoder had read is read again, which gives the same up to the rounding of its arithmetic.
+        Bars since then follow through :meth:`update`. Another bundle may go on from it if rules and shape agree.
+
+        Raises
+        ------
+        CheckpointError
+            It was made for something else (says what differs) or lacks a part; the policy is as before.
+        """
+        absent = sorted(set(self.get_state()) - set(state))
+        if absent:
+            raise CheckpointError(f"state: {', '.join(absent)} missing; pass what get_state returned, whole")
+        lines = [
+            f"state: {name} is {state[name]}, this policy has {wanted}; begin with warm_up instead"
+            for name, wanted in self._made_for().items()
+            if state[name] != wanted
+        ]
+        if lines:
+            raise CheckpointError(*lines)
+        stamps, values = np.asarray(state["stamps"], np.int64), np.asarray(state["bars"], np.float64)
+        if stamps.size:
+            self._replay(stamps, values)
+        else:
+            self._forget()
+        since_start = int(state["since_start"])
+        self._since_start = None if since_start < 0 else since_start
+        self._account.set_state({name: state[f"account.{name}"] for name in self._account.get_state()})
+
+    def save_state(self, path: str | Path) -> Path:
+        """Write the state as ``.npz`` (numbers, words and arrays, no pickle), whole or not at all."""
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("wb") as file:
+            np.savez(file, **self.get_state())
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary.replace(path)
+
+    def load_state(self, path: str | Path) -> None:
+        """Go on from a file of :meth:`save_state`.
+
+        Raises
+        ------
+        CheckpointError
+            The file is missing, damaged, or made for something else; the policy is as before.
+        """
+        try:
+            with Path(path).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+                state = {name: value if value.ndim else value.item() for name, value in archive.items()}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path}: no state of a policy can be read there ({error})") from error
+        self.set_state(state)
+
+
+def _figures(row: torch.Tensor) -> NDArray[np.float64]:
+    """One row of the model's output as float64."""
+    return np.asarray(row[0].numpy(), dtype=np.float64)

@@ -1,0 +1,459 @@
+"""The live policy: what it refuses, when it decides, how it starts, stops, goes on; the account's six figures."""
+
+from __future__ import annotations
+
+import copy
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sentio_rllib.deploy.account import Account, DecisionError, Portfolio
+from sentio_rllib.deploy.cache import EncoderCache
+from sentio_rllib.deploy.export import DecisionModel
+from sentio_rllib.deploy.feed import Bar, nanoseconds, place
+from sentio_rllib.deploy.live import Decision, TradingPolicy
+from sentio_rllib.errors import BarsError, CheckpointError, SentioError
+from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions
+from sentio_rllib.market.tape import build_tape
+from sentio_rllib.policy.variants import PolicySpec
+from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.trading.simulator import Simulator
+from tests.deploy.replay import SMALL, bar_at, bundle_of, busy_network, small_bars
+from tests.trading.tapes import bars_of, random_tape, trading_rules, whole
+
+RULES = TradingRules(masks="risk", episode_length=100)
+SPEC = PolicySpec(variant="enhanced-maskable", **SMALL)
+NEEDED = 390 + SPEC.receptive_field
+FLAT = Portfolio(100_000.0, 0.0)
+
+
+@pytest.fixture(scope="module")
+def bars() -> Bars:
+    return small_bars()
+
+
+def fresh(rules: TradingRules = RULES, **changes: Any) -> TradingPolicy:
+    return TradingPolicy(bundle_of(busy_network(SPEC), rules, **changes))
+
+
+def warm(bars: Bars, last: int = NEEDED + 100) -> TradingPolicy:
+    """A policy whose history ends with bar `last`."""
+    policy = fresh()
+    policy.warm_up(bars.slice(0, last + 1))
+    return policy
+
+
+def told(decision: Decision) -> list[Any]:
+    """Everything in a decision, comparable to the last bit."""
+    parts = (decision.probabilities, decision.mask, decision.quantiles, decision.regime_weights)
+    return [
+        decision.action,
+        decision.value,
+        decision.target_fraction,
+        decision.timestamp,
+        *(part.tolist() for part in parts if part is not None),
+    ]
+
+
+def same(state: dict[str, Any], other: dict[str, Any]) -> bool:
+    return state.keys() == other.keys() and all(np.array_equal(state[key], other[key]) for key in state)
+
+
+# --- decisions ---------------------------------------------------------------------------------------------------
+
+
+def test_a_decision_says_it_all(bars: Bars) -> None:
+    policy = warm(bars)
+    decision = policy.decide(FLAT)
+    assert decision.name == ("Hold", "Buy", "Sell")[decision.action]
+    assert decision.probabilities.sum() == pytest.approx(1.0, abs=1e-6)
+    assert decision.mask.tolist() == [True, True, False]
+    assert decision.probabilities[2] == 0.0
+    assert decision.quantiles is not None
+    assert decision.quantiles.shape == (SMALL["quantiles"],)
+    assert decision.value == pytest.approx(decision.quantiles.mean(), rel=1e-5, abs=1e-7)
+    assert decision.regime_weights is not None
+    assert decision.regime_weights.sum() == pytest.approx(1.0, abs=1e-6)
+    assert decision.timestamp == policy.last_bar == bars.timestamp[NEEDED + 100].astype("datetime64[ns]")
+    held = policy.decide(Portfolio(60_000.0, 100.0))
+    fraction = 100.0 * bars.close[NEEDED + 100] / (60_000.0 + 100.0 * bars.close[NEEDED + 100])
+    assert held.target_fraction == pytest.approx({0: fraction, 1: 0.95, 2: 0.0}[held.action])
+
+
+def test_without_masks_it_says_what_cannot_be_done(bars: Bars) -> None:
+    network = busy_network(PolicySpec(variant="standard", hidden=(8,)))
+    with torch.no_grad():
+        network.policy_head.linear.bias[..., 2] = 1e4  # always sells
+    policy = TradingPolicy(bundle_of(network, TradingRules(masks="none")))
+    policy.warm_up(bars.slice(0, 500))
+    decision = policy.decide(FLAT)
+    assert (decision.name, decision.executable, decision.target_fraction) == ("Sell", False, 0.0)
+    assert decision.mask.all()
+    assert decision.quantiles is None
+    assert decision.regime_weights is None
+    assert policy.decide(Portfolio(0.0, 10.0)).executable
+
+
+def test_asking_twice_changes_nothing(bars: Bars) -> None:
+    policy = warm(bars)
+    first = policy.decide(FLAT)
+    before = policy.get_state()
+    assert told(policy.decide(FLAT)) == told(first)
+    assert same(before, policy.get_state())
+
+
+def test_decisions_are_due_every_interval_from_the_last_bar_of_history(bars: Bars) -> None:
+    policy = warm(bars)
+    due = [policy.decision_due]
+    for index in range(NEEDED + 101, NEEDED + 131):
+        policy.update(bar_at(bars, index))
+        due.append(policy.decision_due)
+    assert np.flatnonzero(due).tolist() == [0, 15, 30]
+
+
+def test_off_phase_is_refused_unless_asked_for(bars: Bars) -> None:
+    policy = warm(bars)
+    policy.update(bar_at(bars, NEEDED + 101))
+    with pytest.raises(DecisionError, match=r"no decision is due .* every 15 bars, the next in 14; .*off_phase=True"):
+        policy.decide(FLAT)
+    assert policy.decide(FLAT, off_phase=True).timestamp == policy.last_bar
+    assert not policy.decision_due
+
+
+def test_not_ready_says_what_is_needed_and_seen(bars: Bars) -> None:
+    policy = fresh()
+    with pytest.raises(DecisionError, match=f"not ready: {NEEDED} bars are needed and 0 were seen"):
+        policy.decide(FLAT)
+    policy.warm_up(bars.slice(0, NEEDED - 1))
+    assert not policy.is_ready
+    with pytest.raises(DecisionError, match=f"{NEEDED} bars are needed and {NEEDED - 1} were seen; pass history"):
+        policy.report(FLAT)
+    policy.update(bar_at(bars, NEEDED - 1))
+    assert policy.is_ready
+    assert policy.decision_due  # the first bar at which it is ready is the start
+    policy.decide(FLAT)
+
+
+def test_it_warms_up_from_bars_fed_or_from_history_alike(bars: Bars) -> None:
+    fed, last = fresh(), NEEDED + 40
+    for index in range(last + 1):
+        fed.update(bar_at(bars, index))
+    fed.restart()
+    assert told(fed.decide(FLAT)) == told(warm(bars, last).decide(FLAT))
+
+
+def test_it_sees_the_batch_features_and_no_more(bars: Bars) -> None:
+    """The last rows of the policy's window are the tape's; a changed future bar cannot reach them."""
+    last = NEEDED + 100
+    decision = warm(bars, last).decide(FLAT)
+    assert told(warm(bars.slice(0, last + 1), last).decide(FLAT)) == told(decision)
+    tape = build_tape(bars)
+    network = busy_network(SPEC)
+    market = torch.from_numpy(tape.features[last - SPEC.receptive_field + 1 : last + 1]).unsqueeze(0)
+    simulator = Simulator(tape.tensors(), RULES, 1, horizon=None)
+    simulator.reset(whole(1), bars_of(1, last), bars_of(1, tape.n))
+    seen = simulator.observe()
+    with torch.no_grad():
+        output = DecisionModel(network)(market, seen.portfolio, seen.mask)
+    np.testing.assert_allclose(decision.probabilities, output.probabilities[0].numpy(), atol=1e-5)
+
+
+# --- bars --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"timestamp": -1}, "was there already, the last one taken is"),
+        ({"timestamp": -2}, "comes late or out of order"),
+        ({"timestamp": 0.5}, "on no full minute"),
+        ({"timestamp": "2020-01-03"}, "is no stamp"),
+        ({"timestamp": True}, "is no stamp"),
+        ({"timestamp": datetime(2020, 1, 6, 15, 0)}, "carries no time zone"),  # noqa: DTZ001  # naive is the point
+        ({"timestamp": np.datetime64("NaT")}, "outside the years"),
+        ({"timestamp": 1_700_000_000}, "outside the years"),
+        ({"timestamp": 60 * 24}, "outside the sessions of XNYS"),
+        ({"close": math.nan}, "close is nan, no finite number"),
+        ({"open": math.inf}, "open is inf"),
+        ({"volume": None}, "volume is None"),
+        ({"low": 0.0}, "a price is not positive"),
+        ({"close": -1.0}, "a price is not positive"),
+        ({"volume": -1.0}, "volume -1 is negative"),
+        ({"high": 1.0, "open": 1.0}, "high < low"),
+        ({"close": 1e6}, "open or close lies outside low .. high"),
+    ],
+)
+def test_bars_that_are_refused_leave_no_trace(bars: Bars, change: dict[str, Any], match: str) -> None:
+    policy = warm(bars)
+    policy.decide(FLAT)
+    good = bar_at(bars, NEEDED + 101)
+    stamp = change.get("timestamp")
+    if isinstance(stamp, int | float) and not isinstance(stamp, bool) and abs(stamp) < 1e6:
+        change = {"timestamp": int(good.timestamp) + int(stamp * MINUTE_NS)}
+    before = copy.deepcopy(policy.get_state())
+    with pytest.raises(BarsError, match=match) as caught:
+        policy.update(Bar(**(vars(good) | change)))
+    assert len(caught.value.lines) == 1
+    assert same(before, policy.get_state())
+    policy.update(good)
+
+
+def test_stamps_of_all_kinds_are_one() -> None:
+    wanted = int(np.datetime64("2020-01-02T14:30", "ns").astype(np.int64))
+    eastern = timezone(timedelta(hours=-5))
+    for stamp in (
+        wanted,
+        np.int64(wanted),
+        np.datetime64("2020-01-02T14:30"),
+        datetime(2020, 1, 2, 14, 30, tzinfo=UTC),
+        datetime(2020, 1, 2, 9, 30, tzinfo=eastern),
+        pd.Timestamp("2020-01-02T09:30", tz="America/New_York"),
+    ):
+        assert nanoseconds(stamp) == wanted
+
+
+def test_history_of_another_market_is_refused(bars: Bars) -> None:
+    with pytest.raises(BarsError, match=r"those of XNYS, this policy was trained on 24/7"):
+        fresh(calendar="24/7", session_minutes=1440).warm_up(bars)
+    stamps = np.append(bars.timestamp[:390], bars.timestamp[389] + MINUTE_NS)
+    values = {name: np.append(getattr(bars, name)[:390], 300.0) for name in ("open", "high", "low", "close", "volume")}
+    late = Bars(symbol="SYN", timestamp=stamps, sessions=assign_sessions(stamps)[0], **values)
+    with pytest.raises(BarsError, match="1 bars lie outside"):
+        fresh().warm_up(late)
+    fresh(hours="all").warm_up(late)
+
+
+# --- sessions and cuts -------------------------------------------------------------------------------------------
+
+
+def test_places_are_those_of_the_batch(bars: Bars) -> None:
+    whole_day = small_bars(1_300, without=(500, 575))
+    sessions = whole_day.sessions
+    previous = None
+    for index, stamp in enumerate(whole_day.timestamp.tolist()):
+        at = place(stamp, previous, "XNYS", "regular")
+        assert (at.minute, at.length) == (sessions.minute[index], sessions.length[index])
+        assert at.cut == (index in sessions.cuts)
+        assert at.new_session == (index > 0 and sessions.session[index] != sessions.session[index - 1])
+        previous = stamp
+    assert sessions.cuts.tolist() == [500]
+
+
+@pytest.mark.parametrize(("missing", "starts_anew"), [(60, False), (61, True)])
+def test_a_long_gap_starts_anew_and_a_short_one_does_not(bars: Bars, missing: int, starts_anew: bool) -> None:
+    last = 390 * 2 + 20
+    policy = warm(bars, last)
+    policy.decide(Portfolio(50_000.0, 100.0))
+    policy.update(bar_at(bars, last + missing + 1))
+    assert policy.decision_due == starts_anew
+    if starts_anew:
+        assert policy.decide(FLAT).mask.tolist()[2] is False
+
+
+def test_a_missing_session_starts_anew(bars: Bars) -> None:
+    policy = warm(bars, 389 + 390)
+    policy.update(bar_at(bars, 390 * 3))
+    assert policy.decision_due
+    assert policy.minutes_left == 389
+    assert policy.is_ready  # features count bars, not minutes
+
+
+def test_the_window_is_moved_without_a_seam(bars: Bars) -> None:
+    """More bars than the buffer of windows holds."""
+    policy, last = warm(bars, NEEDED), NEEDED + 1_500
+    for index in range(NEEDED + 1, last + 1):
+        policy.update(bar_at(bars, index))
+    policy.restart()
+    assert told(policy.decide(FLAT)) == told(warm(bars, last).decide(FLAT))
+
+
+# --- state -------------------------------------------------------------------------------------------------------
+
+
+def trade_on(policy: TradingPolicy, bars: Bars, first: int, stop: int) -> list[list[Any]]:
+    """Feed bars and decide with an account that changes; return all that was told."""
+    found = []
+    for index in range(first, stop):
+        policy.update(bar_at(bars, index))
+        if policy.decision_due:
+            shares = float(index // 15 % 3) * 100.0
+            found.append(told(policy.decide(Portfolio(100_000.0 - 290.0 * shares, shares))))
+    return found
+
+
+def test_a_restored_policy_goes_on_as_if_it_had_never_stopped(bars: Bars, tmp_path: Path) -> None:
+    policy = warm(bars)
+    trade_on(policy, bars, NEEDED + 101, NEEDED + 208)
+    path = policy.save_state(tmp_path / "state.npz")
+    assert [each.name for each in tmp_path.iterdir()] == ["state.npz"]
+    restored, plain = fresh(), fresh()
+    restored.load_state(path)
+    plain.set_state(policy.get_state())
+    assert same(restored.get_state(), policy.get_state())
+    wanted = trade_on(policy, bars, NEEDED + 208, NEEDED + 700)
+    assert len(wanted) > 30
+    found = trade_on(restored, bars, NEEDED + 208, NEEDED + 700)
+    assert trade_on(plain, bars, NEEDED + 208, NEEDED + 700) == found
+    for one, other in zip(found, wanted, strict=True):  # the encoder reads its window anew: equal up to rounding
+        assert one[:1] + one[2:4] == other[:1] + other[2:4]
+        for values, others in zip([one[1], *one[4:]], [other[1], *other[4:]], strict=True):
+            np.testing.assert_allclose(values, others, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"layers": 1}, {"layers": 3, "gated_residual": True}, {"shared": True}])
+def test_what_was_encoded_goes_on_as_whole_windows(bars: Bars, changes: dict[str, Any]) -> None:
+    network = busy_network(PolicySpec(variant="enhanced-maskable", **(SMALL | changes)))
+    model, cache = DecisionModel(network), EncoderCache(network)
+    features = torch.from_numpy(build_tape(bars).features)
+    with torch.no_grad():
+        for number, stop in enumerate(range(700, 1_000, 15)):
+            window = features[stop - model.bars : stop]
+            found = cache.advance(window) if number else cache.fill(window)
+            for one, other in zip(found, model.contexts(window.unsqueeze(0)), strict=True):
+                torch.testing.assert_close(one, other, atol=2e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("seen", [0, 1, 300])
+def test_a_policy_that_is_not_ready_is_restored_as_well(bars: Bars, seen: int) -> None:
+    policy, restored = fresh(), fresh()
+    for index in range(seen):
+        policy.update(bar_at(bars, index))
+    restored.set_state(policy.get_state())
+    wanted = trade_on(policy, bars, seen, NEEDED + 40)
+    assert trade_on(restored, bars, seen, NEEDED + 40) == wanted
+
+
+def test_states_that_do_not_fit_are_refused(bars: Bars, tmp_path: Path) -> None:
+    state = warm(bars).get_state()
+    policy = warm(bars, NEEDED + 5)
+    before = policy.get_state()
+    other = TradingPolicy(bundle_of(busy_network(SPEC), RULES.replace(episode_length=200)))
+    with pytest.raises(CheckpointError, match="episode_length is 100, this policy has 200"):
+        other.set_state(state)
+    with pytest.raises(CheckpointError, match=r"account\.peak, bars missing"):
+        policy.set_state({key: value for key, value in state.items() if key not in ("bars", "account.peak")})
+    path = policy.save_state(tmp_path / "state.npz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    for name, damaged in {"flipped": bytes(content), "cut": bytes(content[:500]), "empty": b""}.items():
+        (tmp_path / name).write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="no state of a policy can be read"):
+            policy.load_state(tmp_path / name)
+    np.savez(tmp_path / "pickled.npz", stamps=np.array([{}], dtype=object))
+    for name in ("none.npz", "pickled.npz"):
+        with pytest.raises(CheckpointError, match="no state of a policy can be read"):
+            policy.load_state(tmp_path / name)
+    assert same(before, policy.get_state())
+
+
+# --- the account -------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rules=trading_rules(flat_by_close=False, max_drawdown=0.999),
+    seed=st.integers(0, 2**16),
+    every_bar=st.booleans(),
+)
+def test_the_six_figures_are_the_simulators(rules: TradingRules, seed: int, every_bar: bool) -> None:
+    tape = random_tape(seed, bars=220)
+    simulator = Simulator(tape.tensors(), rules, 1, horizon=None)
+    start = 1 + seed % 7
+    simulator.reset(whole(1), bars_of(1, start), bars_of(1, tape.n))
+    account, generator = Account(rules), np.random.default_rng(seed)
+    account.begin(float(tape.close[start]))
+    for bar in range(start, tape.n - rules.decision_interval - 2, rules.decision_interval):
+        seen = simulator.observe()
+        account.report(Portfolio(float(simulator.cash), float(simulator.shares)))
+        view = account.view()
+        np.testing.assert_allclose(view.portfolio.numpy(), seen.portfolio.numpy(), atol=2e-6)
+        assert float(view.fraction) == pytest.approx(float(seen.portfolio[0, 0]), abs=1e-6)
+        assert not account.stop_reached
+        simulator.step(torch.tensor([int(generator.integers(0, 3))]))
+        for each in range(bar + 1, bar + 1 + rules.decision_interval):
+            account.mark(float(tape.close[each]), new_session=bool(tape.session[each] != tape.session[each - 1]))
+            if every_bar:  # a fill that is told at once is the same fill
+                account.report(Portfolio(float(simulator.cash), float(simulator.shares)))
+
+
+def test_entry_prices_by_hand() -> None:
+    account = Account(TradingRules(fee_rate=0.01))
+    account.begin(100.0)
+    account.report(Portfolio(10_000.0, 0.0))
+    account.mark(110.0, new_session=False)
+    account.report(Portfolio(10_000.0 - 10 * 105.0 * 1.01, 10.0))  # 10 at 105
+    assert account.entry == pytest.approx(105.0)
+    account.mark(110.0, new_session=False)
+    account.report(Portfolio(account.cash - 30 * 109.0 * 1.01, 40.0))  # 30 at 109
+    assert account.entry == pytest.approx(108.0)
+    account.report(Portfolio(account.cash + 20 * 120.0 * 0.99, 20.0))  # a sale leaves it
+    assert account.entry == pytest.approx(108.0)
+    account.report(Portfolio(account.cash, 20.0, entry_price=107.5))  # who knows better says so
+    assert account.entry == 107.5
+    account.report(Portfolio(account.cash, 25.0))  # shares for nothing: taken at the close
+    assert account.entry == pytest.approx((20 * 107.5 + 5 * 110.0) / 25)
+    account.report(Portfolio(account.cash, 0.0))
+    assert float(account.view().portfolio[0, 1]) == 0.0
+
+
+def test_a_position_that_was_there_before_counts_from_the_close() -> None:
+    account = Account(TradingRules())
+    account.begin(100.0)
+    account.report(Portfolio(0.0, 50.0))
+    assert account.entry == 100.0
+    assert account.view().portfolio.numpy()[0].round(6).tolist() == [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+
+
+def test_the_drawdown_stop_closes_and_stays_closed(bars: Bars) -> None:
+    policy = warm(bars)
+    last = NEEDED + 100
+    policy.decide(FLAT)
+    for index in range(last + 1, last + 16):
+        policy.update(bar_at(bars, index))
+        if index == last + 1:
+            policy.report(Portfolio(100.0, 250.0))
+            assert policy.stop_reached == (100.0 + 250.0 * bars.close[index] <= 80_000.0)
+    assert policy.stop_reached  # 250 shares near 300 are worth less than four fifths of 100,000
+    decision = policy.decide(Portfolio(100.0, 250.0))
+    assert (decision.name, decision.stopped, decision.target_fraction) == ("Sell", True, 0.0)
+    assert decision.mask.tolist() == [True, False, True]
+    for index in range(last + 16, last + 31):
+        policy.update(bar_at(bars, index))
+    flat = policy.decide(Portfolio(75_000.0, 0.0))
+    assert (flat.name, flat.stopped, flat.mask.tolist()) == ("Hold", True, [True, False, False])
+    policy.restart()
+    again = policy.decide(Portfolio(75_000.0, 0.0))
+    assert not again.stopped
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        ((math.nan, 0.0, None), r"portfolio\.cash: nan"),
+        ((1.0, -1.0, None), r"portfolio\.shares: -1\.0"),
+        ((1.0, math.inf, None), r"portfolio\.shares: inf"),
+        ((1.0, 1.0, 0.0), r"portfolio\.entry_price: 0\.0"),
+    ],
+)
+def test_portfolios_that_are_none(values: tuple[float, float, float | None], match: str) -> None:
+    with pytest.raises(DecisionError, match=match):
+        Portfolio(*values)
+
+
+@pytest.mark.parametrize("portfolio", [Portfolio(0.0, 0.0), Portfolio(-1e6, 1.0)])
+def test_an_account_worth_nothing_is_refused(bars: Bars, portfolio: Portfolio) -> None:
+    policy = warm(bars)
+    policy.decide(FLAT)
+    before = policy.get_state()
+    with pytest.raises(SentioError, match="worth more than 0"):
+        policy.decide(portfolio)
+    assert same(before, policy.get_state())
