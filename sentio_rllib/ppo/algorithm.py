@@ -30,13 +30,13 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from sentio_rllib.errors import CheckpointError, NonFiniteError
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.checkpoint import load_model, save_model, verify_manifest, write_manifest
 from sentio_rllib.policy.heads import gate_collapsed
 from sentio_rllib.policy.rl_module import rl_module_spec
 from sentio_rllib.policy.variants import ActorCritic
-from sentio_rllib.ppo.checkpoint import load_model, save_model, verify_manifest, write_manifest
-from sentio_rllib.ppo.convergence import Convergence
+from sentio_rllib.ppo.convergence import Convergence, Plateau
 from sentio_rllib.ppo.env_runner import SentioEnvRunner, TapeHandle
-from sentio_rllib.ppo.learner import SentioLearner
+from sentio_rllib.ppo.learner import PLATEAU_FACTOR, SentioLearner
 from sentio_rllib.ppo.precision import compute_dtype, resolve_precision
 from sentio_rllib.ppo.rollout import Rollout
 from sentio_rllib.ppo.scoring import Scorer, Scores
@@ -141,6 +141,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         self.train_iterations = 0
         self.env_steps = 0
         self.convergence = Convergence(settings.grace_steps, settings.patience, settings.min_delta)
+        self.plateau = Plateau(settings.grace_steps, settings.ppo.plateau_patience, settings.min_delta)
         self.best: dict[str, Any] | None = None
         self.best_weights: dict[str, torch.Tensor] = {}
         self.scores: Scores | None = None
@@ -162,7 +163,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=rows),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps, PLATEAU_FACTOR: self.plateau.factor},
                 iteration=self.train_iterations,
                 minibatch_size=self.config.minibatch_size,
                 num_epochs=self.config.num_epochs,
@@ -200,17 +201,27 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         try:
             results: dict[str, Any] = super().step()
             trained = time.perf_counter()
-            figures = self._evaluate()
+            figures = self.assess()
         except NonFiniteError as error:
             return self._failed(str(error))
         figures["env_steps_per_s"] = self.settings.evaluate_every / (trained - started)
         figures["train_seconds"] = trained - started
         figures["evaluate_seconds"] = time.perf_counter() - trained
-        reason = self._stop_reason(figures["rung_score"])
-        if reason is not None:
-            figures |= {"done": True, "stop_reason": reason}
         results |= figures
         return results
+
+    def assess(self) -> dict[str, Any]:
+        """Evaluate the members as they stand, and return flat figures with why the trial ends by itself, if it does.
+
+        Raises
+        ------
+        NonFiniteError
+            If a score is NaN or infinite.
+        """
+        figures = self._evaluate()
+        self.plateau.update(self.env_steps, figures["rung_score"])
+        reason = self._stop_reason(figures["rung_score"])
+        return figures if reason is None else figures | {"done": True, "stop_reason": reason}
 
     def _evaluate(self) -> dict[str, Any]:
         """Score all members and keep the weights where the greedy score is the best so far."""
@@ -297,6 +308,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             "env_steps": self.env_steps,
             "train_iterations": self.train_iterations,
             "convergence": self.convergence.get_state(),
+            "plateau": self.plateau.get_state(),
         }
         torch.save(state, folder / "training_state.pt")
         if self.best is not None:
@@ -321,6 +333,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         self.env_runner.sampler.set_state(state["runner"])
         self.env_steps, self.train_iterations = state["env_steps"], state["train_iterations"]
         self.convergence.set_state(state["convergence"])
+        self.plateau.set_state(state["plateau"])
         self.best, self.best_weights = None, {}
         if (folder / "best").is_dir():
             self.best_weights, self.best = load_model(folder / "best")

@@ -1,4 +1,4 @@
-"""When a trial has stopped getting better."""
+"""When a trial has stopped getting better, and what is done about it: it ends, or takes smaller steps."""
 
 from __future__ import annotations
 
@@ -38,3 +38,34 @@ class Convergence:
     def set_state(self, state: dict[str, float]) -> None:
         """Go on from `state`."""
         self.best, self.waited = state["best"], int(state["waited"])
+
+
+class Plateau:
+    """The share of the learning rate that is left: halved whenever the score has stopped getting better.
+
+    Parameters
+    ----------
+    grace_steps, min_delta
+        As of :class:`Convergence`.
+    patience
+        Evaluations without an improvement that halve, >= 1; they are counted anew after each halving.
+    """
+
+    def __init__(self, grace_steps: int, patience: int, min_delta: float) -> None:
+        self.factor = 1.0
+        self._score = Convergence(grace_steps, patience, min_delta)
+
+    def update(self, env_steps: int, rung_score: float) -> None:
+        """Take in one evaluation."""
+        if self._score.update(env_steps, rung_score):
+            self.factor *= 0.5
+            self._score.waited = 0
+
+    def get_state(self) -> dict[str, float]:
+        """Return what :meth:`set_state` needs."""
+        return {"factor": self.factor, **self._score.get_state()}
+
+    def set_state(self, state: dict[str, float]) -> None:
+        """Go on from `state`."""
+        self.factor = state["factor"]
+        self._score.set_state(state)

@@ -24,17 +24,22 @@ from sentio_rllib.seeding import stream
 _LOSS_COLUMNS = ("actions", "log_prob", "advantages", "value_targets")
 
 
-def learning_rate_at(settings: PPOSettings, progress: float) -> float:
+PLATEAU_FACTOR = "plateau_factor"
+"""Beside the env steps among the ``timesteps`` of an update: :attr:`~sentio_rllib.ppo.convergence.Plateau.factor`."""
+
+
+def learning_rate_at(settings: PPOSettings, progress: float, plateau_factor: float = 1.0) -> float:
     """Return the learning rate after a share `progress` (0 .. 1) of the budget.
 
-    ``constant``; ``linear`` to zero; ``cosine`` half a period to zero (Loshchilov & Hutter 2017).
+    ``constant``; ``linear`` to zero; ``cosine`` half a period to zero (Loshchilov & Hutter 2017); ``plateau``
+    times `plateau_factor`, which the others do not look at.
     """
     progress = min(max(progress, 0.0), 1.0)
     if settings.schedule == "linear":
         return settings.learning_rate * (1.0 - progress)
     if settings.schedule == "cosine":
         return settings.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
-    return settings.learning_rate
+    return settings.learning_rate * (plateau_factor if settings.schedule == "plateau" else 1.0)
 
 
 class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no types
@@ -60,10 +65,10 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         )
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
-        """Set the learning rate that the schedule gives at this many env steps."""
+        """Set the learning rate that the schedule gives at this many env steps, or after this many plateaus."""
         super().before_gradient_based_update(timesteps=timesteps)
         progress = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) / self.settings.env_steps
-        self.learning_rate = learning_rate_at(self.settings.ppo, progress)
+        self.learning_rate = learning_rate_at(self.settings.ppo, progress, timesteps.get(PLATEAU_FACTOR, 1.0))
         for optimizer in self._named_optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = self.learning_rate

@@ -93,9 +93,9 @@ class Rollout:
         ``actions`` int64 [rows, M]; ``log_prob``, ``advantages``, ``value_targets`` [rows, M].
     figures
         ``[M]`` each: ``reward`` (mean, 1 is the target pace), ``log_return`` (per decision), ``trades`` (per
-        decision), ``invalid`` and ``entropy`` (means), ``drawdown_stops`` (count); with a quantile critic
-        ``value_cvar`` (mean of the predicted 5% conditional value at risk of the discounted reward); with a
-        gated head those of :func:`~sentio_rllib.policy.heads.gate_figures`.
+        decision), ``invalid`` and ``entropy`` (means), ``drawdown_stops`` and ``episodes`` that ended (counts); with a
+        quantile critic ``value_cvar`` (mean of the predicted 5% conditional value at risk of the discounted reward);
+        with a gated head those of :func:`~sentio_rllib.policy.heads.gate_figures`.
     """
 
     columns: dict[str, torch.Tensor]
@@ -335,6 +335,7 @@ class RolloutSampler:
             "invalid": columns["invalid"].flatten(0, 1).double().mean(0),
             "entropy": entropy.mean(0),
             "drawdown_stops": terminated.reshape(-1, members).sum(0),
+            "episodes": (terminated | truncated).reshape(-1, members).sum(0),
         }
         if quantiles.shape[-1] > 1:
             figures["value_cvar"] = (conditional_value_at_risk(quantiles).mean(0) * deviation).to(values)

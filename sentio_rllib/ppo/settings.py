@@ -10,7 +10,7 @@ from sentio_rllib.seeding import Member
 from sentio_rllib.trading.simulator import TradingRules
 from sentio_rllib.validation.splits import Fold
 
-Schedule = Literal["constant", "linear", "cosine"]
+Schedule = Literal["constant", "linear", "cosine", "plateau"]
 Precision = Literal["auto", "float32", "bfloat16", "float64"]
 
 
@@ -20,6 +20,7 @@ class PPOSettings:
 
     learning_rate: float = 3e-4
     schedule: Schedule = "constant"
+    plateau_patience: int = 2
     gamma: float = 0.98
     lambda_: float = 0.95
     clip: float = 0.2
@@ -85,6 +86,11 @@ class TrialSettings:
     def chunk(self) -> int:
         """Consecutive decisions of an environment that stay together in a minibatch."""
         return self.ppo.sequence_length if self.policy.encoder == "transformer" else 1
+
+    @property
+    def decisions_per_episode(self) -> int:
+        """Decisions of a training episode that nothing cuts short."""
+        return max(1, self.rules.episode_length // self.rules.decision_interval)
 
     @property
     def rows_per_iteration(self) -> int:

@@ -352,6 +352,10 @@ def _without_effect(config: SweepConfig, key: str) -> str | None:
         trials = config.arms().values() or [config]
         used = any(trial.trading.flat_by_close for trial in trials) or "trading.flat_by_close" in config.search.space
         return None if used else "without trading.flat_by_close"
+    if key == "ppo.plateau_patience":
+        trials = config.arms().values() or [config]
+        used = any(trial.ppo.schedule == "plateau" for trial in trials) or "ppo.schedule" in config.search.space
+        return None if used else "without ppo.schedule=plateau"
     return None
 
 

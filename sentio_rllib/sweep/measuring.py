@@ -47,7 +47,7 @@ def measure(prepared: Prepared, config: SweepConfig, params: Mapping[str, Any], 
         Timed iterations; the fastest counts, since whatever else runs on the machine only slows one down.
     """
     settings = trial_settings(config, prepared.splits, params)
-    with _local_ray():
+    with local_ray():
         algorithm = build_algorithm(settings, prepared.tape)
         try:
             algorithm.training_step()
@@ -65,8 +65,8 @@ def _seconds_of(call: Any) -> float:
 
 
 @contextmanager
-def _local_ray() -> Iterator[None]:
-    """Have a Ray of this process where there is none; an algorithm is not built without."""
+def local_ray() -> Iterator[None]:
+    """Have a Ray of this process alone where there is none; an algorithm is not built without."""
     if ray.is_initialized():
         yield
         return

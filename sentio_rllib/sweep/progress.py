@@ -59,7 +59,7 @@ def progress_line(trials: Sequence[Any], of: SweepReporter, *, seconds: float, d
     shown = "  ".join(f"{count} {state}" for state, count in sorted(states.items())) or "starting"
     score = "no score yet" if best == FAILED_SCORE else f"best cv_score {best:.3f}"
     left = "done" if done else f"at most {_time_left(of, missing, rate, seconds)} to go"
-    return f"{_clock(seconds)}  {shown} of {of.trials}  {score}  {rate:,.0f} env steps/s  {left}"
+    return f"{clock(seconds)}  {shown} of {of.trials}  {score}  {rate:,.0f} env steps/s  {left}"
 
 
 def _time_left(of: SweepReporter, missing: int, rate: float, seconds: float) -> str:
@@ -67,10 +67,11 @@ def _time_left(of: SweepReporter, missing: int, rate: float, seconds: float) -> 
     needed = missing / rate if rate > 0 else float("inf")
     if of.minutes is not None:
         needed = min(needed, of.minutes * 60 - seconds)
-    return "?" if needed == float("inf") else _clock(max(0.0, needed))
+    return "?" if needed == float("inf") else clock(max(0.0, needed))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Return a time as m:ss, from an hour on as h:mm:ss."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

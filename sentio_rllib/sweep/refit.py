@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from sentio_rllib.errors import CheckpointError
+from sentio_rllib.policy.checkpoint import load_model, save_model
 from sentio_rllib.ppo.algorithm import build_algorithm
-from sentio_rllib.ppo.checkpoint import load_model, save_model
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.seeding import stream_seed
 from sentio_rllib.sweep.config import SweepConfig

@@ -231,10 +231,17 @@ def _trial_name(trial: Any) -> str:
 
 
 class Interruption(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
-    """Takes the first Ctrl-C or termination signal as a request to Tune to end; a second one kills."""
+    """Takes the first Ctrl-C or termination signal as a request to end; a second one kills.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    told
+        What is printed at the first.
+    """
+
+    def __init__(self, told: str = "ending: trials are stopped, what was reached is written") -> None:
         self.seen = False
+        self.told = told
         self._original: dict[int, Any] = {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -264,9 +271,9 @@ class Interruption(tune.Stopper):  # type: ignore[misc]  # Ray ships no types
 
     def _ask(self, *_: object) -> None:
         self.seen = True
-        print("ending: trials are stopped, what was reached is written", flush=True)
+        print(self.told, flush=True)
         self.__exit__()
 
     def __getstate__(self) -> dict[str, Any]:
         """Handlers stay with this process."""
-        return {"seen": self.seen, "_original": {}}
+        return {"seen": self.seen, "told": self.told, "_original": {}}

@@ -227,7 +227,12 @@ class Ppo(Section):
     """`ppo`: optimisation."""
 
     learning_rate: float = _tunable(3e-4, "Adam's step size", gt=0, le=1)
-    schedule: Literal["constant", "linear", "cosine"] = _tunable("constant", "of the learning rate over env_steps")
+    schedule: Literal["constant", "linear", "cosine", "plateau"] = _tunable(
+        "constant", "of the learning rate: over env_steps, or plateau: halved where rung_score stops rising"
+    )
+    plateau_patience: int = _tunable(
+        2, "schedule plateau: evaluations without improvement, after search.grace_steps, that halve", ge=1, le=10_000
+    )
     gamma: float = _tunable(0.98, "discount per decision", ge=0, le=1)
     lambda_: float = _tunable(0.95, "GAE's trade of bias for variance", ge=0, le=1, alias="lambda")
     clip: float = _tunable(0.2, "how far the probability ratio may move", gt=0, le=1)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from sentio_rllib.errors import SplitError
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.deciding import network_policy
 from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.variants import ActorCritic, PolicyOutput, PolicySpec
 from sentio_rllib.ppo.gae import standardize_per_member, tail_advantages
 from sentio_rllib.ppo.learner import learning_rate_at
 from sentio_rllib.ppo.rollout import RolloutSampler, StartSampler, _Lookahead
-from sentio_rllib.ppo.scoring import Scorer, network_policy
+from sentio_rllib.ppo.scoring import Scorer
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import StepResult
@@ -119,8 +120,11 @@ def test_learning_rate_schedules() -> None:
         "cosine": [0.4, 0.4 * 0.8535533905932737, 0.2, 0.0, 0.0],
     }
     for schedule, values in expected.items():
-        settings_ = replace(base, schedule=schedule)  # type: ignore[arg-type]  # a name of the three
+        settings_ = replace(base, schedule=schedule)  # type: ignore[arg-type]  # a name of the four
         assert [learning_rate_at(settings_, point) for point in points] == pytest.approx(values)
+        assert [learning_rate_at(settings_, point, 0.25) for point in points] == pytest.approx(values)
+    plateau = replace(base, schedule="plateau")
+    assert [learning_rate_at(plateau, point, factor) for point, factor in ((0.0, 1.0), (0.9, 0.25))] == [0.4, 0.1]
 
 
 def _enhanced(splits: Splits, tape: Tape, max_drawdown: float = 0.2, **ppo: float) -> RolloutSampler:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sentio_rllib.errors import ConfigError, SweepError
+from sentio_rllib.policy.checkpoint import load_model
 from sentio_rllib.policy.encoders import receptive_patches
-from sentio_rllib.ppo.checkpoint import load_model
 from sentio_rllib.sweep.arms import BUDGET, MAX_NAME
 from sentio_rllib.sweep.claim import CONFIG
 from sentio_rllib.sweep.config import SweepConfig, build_config, load_config

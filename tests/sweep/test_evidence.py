@@ -13,7 +13,7 @@ import pytest
 
 from sentio_rllib.errors import LeakError, SweepError
 from sentio_rllib.market.tape import build_tape
-from sentio_rllib.ppo.checkpoint import load_model
+from sentio_rllib.policy.checkpoint import load_model
 from sentio_rllib.sweep import prepare as preparing
 from sentio_rllib.sweep.account import open_account
 from sentio_rllib.sweep.claim import CONFIG

@@ -17,8 +17,8 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from sentio_rllib.errors import SplitError, SweepError
+from sentio_rllib.policy.checkpoint import load_model, verify_manifest
 from sentio_rllib.ppo.algorithm import SentioPPO
-from sentio_rllib.ppo.checkpoint import load_model, verify_manifest
 from sentio_rllib.sweep import run
 from sentio_rllib.sweep.claim import CONFIG, FINGERPRINT, hold
 from sentio_rllib.sweep.config import SweepConfig, load_config

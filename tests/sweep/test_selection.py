@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sentio_rllib.errors import CheckpointError
-from sentio_rllib.ppo.checkpoint import MANIFEST, save_model, write_manifest
+from sentio_rllib.policy.checkpoint import MANIFEST, save_model, write_manifest
 from sentio_rllib.sweep.results import gate_line
 from sentio_rllib.sweep.selection import (
     Outcome,
