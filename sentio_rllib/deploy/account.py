@@ -20,7 +20,7 @@ from sentio_rllib.trading.portfolio import portfolio_features
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import TRADE_HALF_LIFE_BARS
 
-_NUMBERS = ("bar", "reported", "last_fill", "session_bar", "opened", "stopped")
+_NUMBERS = ("bar", "reported", "last_fill", "session_bar", "opened", "stopped", "ordered")
 _AMOUNTS = ("close", "cash", "shares", "entry", "settled", "peak", "session_equity", "session_close", "trades")
 _ARRAYS = ("closes", "marks")
 _DECAY = 0.5 ** (1.0 / TRADE_HALF_LIFE_BARS)
@@ -77,15 +77,26 @@ class AccountView:
 class Account:
     """Follows one account over bars and reports, by the formulas of :class:`~sentio_rllib.trading.Simulator`.
 
-    A change of the shares is taken to have been filled at the open of the first bar after the last report, which
-    is where the simulator fills a decision. The closes since then are marked with what is held now, so two
-    reports may lie a whole decision interval apart where there was one fill. Whoever trades in between (at a
-    session's close, after a drawdown stop) reports after it, and everything is exact again.
+    A change of the shares is dated at one bar: the bars before it are marked with what was held, it and those
+    after it with what is held now. Where :attr:`ordered` says that the last report came with an order, a change in
+    its direction was filled at the open of the bar after that report, so two reports may lie a whole decision
+    interval apart where the order was the only fill. Any other change (a sale at a session's close, by a drawdown
+    stop, by hand) is dated at the bar of the report that tells it, and a second report at one bar tells a further
+    fill there. So the six figures are the simulator's where every fill but that of an order is reported at its
+    bar, and an order's before any other.
+
+    Money that comes or goes otherwise counts as a gain or a loss, and a large withdrawal as a drawdown stop: begin
+    anew after it.
 
     Parameters
     ----------
     rules
         Give the window of the features, the fee rate and the drawdown stop.
+
+    Attributes
+    ----------
+    ordered
+        1: an order to buy was given with the last report, -1: one to sell, 0: none.
     """
 
     def __init__(self, rules: TradingRules) -> None:
@@ -105,8 +116,9 @@ class Account:
         self.bar = self.reported = 0
         self.last_fill = -self.rules.episode_length
         self.session_bar = -1  # last bar of a session that ended since the last report
-        self.opened = self.stopped = False
-        self.close = self.session_close = close
+        self.ordered = 0
+        self.opened = self.stopped = False  # stopped and peak: as of the marks before the last report's
+        self.close = self.session_close = self.closes[0] = close
         self.settled = self.peak = self.session_equity = self.trades = 0.0
 
     def mark(self, close: float, *, new_session: bool) -> None:
@@ -159,34 +171,36 @@ class Account:
         self.session_bar = -1
 
     def _settle(self, portfolio: Portfolio) -> None:
-        """Mark the bars since the last report with what is held now."""
-        passed = self.bar - self.reported
-        filled = portfolio.shares != self.shares
+        """Mark the bars since the last report, and date what was filled."""
+        passed, change = self.bar - self.reported, portfolio.shares - self.shares
+        matched = passed > 0 and change * self.ordered > 0.0
+        filled = self.reported + 1 if matched else self.bar
         self.trades *= _DECAY**passed
-        if filled:
-            self.last_fill = self.reported + 1
-            self.trades += _DECAY ** (passed - 1)
-        if self.session_bar > self.reported:
+        if change != 0.0:
+            self.last_fill = filled
+            self.trades += _DECAY ** (self.bar - filled)
+        if passed > 0 or change != 0.0:
+            self.ordered = 0
+        if self.session_bar >= filled:
             self.session_equity = portfolio.cash + portfolio.shares * self.session_close
+        elif self.session_bar > self.reported:
+            self.session_equity = self.cash + self.shares * self.session_close
         elif self.session_bar == self.reported:
             self.session_equity = self.settled
         self.session_bar = -1
-        if passed == 0:
-            return
-        path = self._path(portfolio.cash, portfolio.shares)
-        self.stopped = self.stopped or self._breaches(path)
-        self.marks[self._places()] = path
-        self.peak = max(self.peak, float(path.max()))
+        bars = self._bars() if passed > 0 else np.array([self.bar])
+        closes = self.closes[bars % self.window]
+        path = np.where(bars < filled, self.cash + self.shares * closes, portfolio.cash + portfolio.shares * closes)
+        if passed > 0:  # the last report's mark stands now; a second one at its bar would have replaced it
+            passed_by = np.append(self.settled, path[:-1])
+            self.stopped = self.stopped or self._breaches(passed_by)
+            self.peak = max(self.peak, float(passed_by.max()))
+        self.marks[bars % self.window] = path
         self.settled = float(path[-1])
 
-    def _places(self) -> NDArray[np.int64]:
-        """Places in the rings of the bars since the last report, in time order."""
-        first = max(self.reported, self.bar - self.window) + 1
-        return np.arange(first, self.bar + 1, dtype=np.int64) % self.window
-
-    def _path(self, cash: float, shares: float) -> NDArray[np.float64]:
-        """Equity at the closes since the last report, float64[bars]."""
-        return np.asarray(cash + shares * self.closes[self._places()], dtype=np.float64)
+    def _bars(self) -> NDArray[np.int64]:
+        """Numbers of the bars since the last report, as far back as the rings go."""
+        return np.arange(max(self.reported, self.bar - self.window) + 1, self.bar + 1, dtype=np.int64)
 
     def _breaches(self, path: NDArray[np.float64]) -> bool:
         peaks = np.maximum(np.maximum.accumulate(path), self.peak)
@@ -195,9 +209,10 @@ class Account:
     @property
     def stop_reached(self) -> bool:
         """Whether equity fell ``max_drawdown`` below its peak since the start, as far as the account is known."""
-        if self.stopped or not self.opened or self.bar == self.reported:
+        if self.stopped or not self.opened:
             return self.stopped
-        return self._breaches(self._path(self.cash, self.shares))
+        since = self.cash + self.shares * self.closes[self._bars() % self.window]
+        return self._breaches(np.append(self.settled, since))
 
     def view(self) -> AccountView:
         """Return what a decision reads; :meth:`report` comes before, at the same bar."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -65,12 +66,14 @@ def nanoseconds(stamp: Stamp) -> int:
     BarsError
         The stamp is naive, no stamp, on no full minute, or outside the years 1990 .. 2100.
     """
-    if isinstance(stamp, bool) or not isinstance(stamp, int | np.integer | np.datetime64 | datetime):
+    kinds = int | np.integer | np.datetime64 | datetime
+    if isinstance(stamp, bool | np.timedelta64) or not isinstance(stamp, kinds):
         raise BarsError(f"timestamp {stamp!r} is no stamp: pass ns since 1970 in UTC, or an aware datetime")
     if isinstance(stamp, datetime):
         if stamp.tzinfo is None or stamp.utcoffset() is None:
             raise BarsError(f"timestamp {stamp} carries no time zone: pass an aware datetime, as in tzinfo=UTC")
         value = int((stamp - _EPOCH) // timedelta(microseconds=1)) * 1000
+        value += getattr(stamp, "nanosecond", 0)  # pandas' stamps know them
     elif isinstance(stamp, np.datetime64):
         value = int(stamp.astype("datetime64[ns]").astype(np.int64))
     else:
@@ -110,13 +113,9 @@ def check_bar(bar: Bar) -> tuple[int, tuple[float, float, float, float, float]]:
 
 def _number(bar: Bar, name: str, stamp: int) -> float:
     value = getattr(bar, name)
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise BarsError(f"bar {iso_minute(stamp)}: {name} is {value!r}, no finite number: send it corrected")
-    return number
+    return float(value)
 
 
 def place(stamp: int, previous: int | None, calendar: str, hours: str) -> Place:

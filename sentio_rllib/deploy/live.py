@@ -13,8 +13,6 @@ validation block bar by bar gives the decisions of the batch evaluation (``tests
 
 from __future__ import annotations
 
-import os
-import zipfile
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,11 +28,12 @@ from sentio_rllib.deploy.bundle import Bundle, load_bundle
 from sentio_rllib.deploy.cache import EncoderCache
 from sentio_rllib.deploy.export import Contexts, DecisionModel
 from sentio_rllib.deploy.feed import VALUES, Bar, check_bar, place
-from sentio_rllib.errors import BarsError, CheckpointError, DecisionError
+from sentio_rllib.deploy.state import check_state, read_state, write_state
+from sentio_rllib.errors import BarsError, DecisionError
 from sentio_rllib.market.bars import Bars
 from sentio_rllib.market.checks import iso_minute
 from sentio_rllib.market.features import MARKET_FEATURES
-from sentio_rllib.market.sessions import assign_sessions
+from sentio_rllib.market.sessions import assign_sessions, load_calendar
 from sentio_rllib.market.streaming import StreamingFeatures
 from sentio_rllib.trading.masks import BUY, HOLD, SELL, action_mask, buy_window, executable_actions
 from sentio_rllib.trading.simulator import ROUNDING
@@ -58,7 +57,8 @@ class Decision:
     executable
         False where rules or account forbid the action (only without masks); then it means Hold.
     target_fraction
-        Share of equity in the market after the order, as marked at the last close.
+        Share of equity in the market after the order, as marked at the last close. The rules' ``max_participation``
+        is not in it: where it is set, whoever trades keeps the order below that share of what a bar turns over.
     stopped
         The drawdown stop of the rules is reached: close the whole position at the next open. The policy then
         decides nothing but to close, until :meth:`TradingPolicy.restart` or the next cut.
@@ -96,7 +96,7 @@ class TradingPolicy:
     :meth:`warm_up`, or the first bar at which the policy is ready. A cut (a session of the calendar is missing, or
     more than 60 consecutive minutes are) starts anew with the bar behind it, as validation does: the features go
     on counting bars, while phase, account window and drawdown stop begin again, and the position is expected to
-    be flat.
+    be flat. Money paid in or out looks like a gain or a loss: :meth:`restart` after it.
 
     Look-ahead: pass finished bars only; a bar whose minute still runs shows prices that training never had.
 
@@ -108,6 +108,7 @@ class TradingPolicy:
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle, self.rules = bundle, bundle.rules
+        load_calendar(bundle.calendar)
         self._model = DecisionModel(bundle.network)
         self._account = Account(bundle.rules)
         spec = bundle.network.spec
@@ -167,9 +168,13 @@ class TradingPolicy:
 
     @property
     def minutes_left(self) -> int:
-        """Minutes from the end of the last bar to its session's close.
+        """Minutes from the end of the last bar to its session's close; 0 outside the calendar's hours.
 
-        Where the rules say ``flat_by_close``, sell at that close whatever is held, and :meth:`report` it.
+        Where the rules say ``flat_by_close``, sell whatever is held at that close, and :meth:`report` it before the
+        next bar. Go by the clock: at 0 the close is there, yet a last minute in which nothing was traded brings no
+        bar and no 0. Validation sells at the last bar that there is, so its price may differ there.
+        With ``hours="all"`` validation's last bar is the last one outside the calendar's hours, of which this
+        counts nothing: sell at the end of the day that the feed has.
         """
         return self._minutes_left
 
@@ -297,9 +302,11 @@ class TradingPolicy:
     def report(self, portfolio: Portfolio) -> None:
         """Tell what the account holds after the last bar, where something was filled between two decisions.
 
-        Needed after a sale at a session's close or by the drawdown stop, and after any fill for
-        :attr:`stop_reached`; what a decision reads of a single fill at the open after the one before follows
-        from its portfolio alone. A fill is dated at the open of the first bar after the last report.
+        Report every fill at the bar in which it happened, and each before the next: two fills told as one are
+        read as one. Only where a decision's order, filled at the next open, is the sole fill before the next due
+        decision, that one's portfolio tells it as well; :attr:`stop_reached` then goes by the position before
+        the order until it does. A fill that is no due decision's order is dated at the bar of its report; a second
+        report at one bar is a further fill at its close.
 
         Raises
         ------
@@ -315,7 +322,8 @@ class TradingPolicy:
         Parameters
         ----------
         portfolio
-            What the account holds after the last bar. Asking again at the same bar changes nothing.
+            What the account holds after the last bar, which is reported by it. Asking again with the same changes
+            nothing; another one at the same bar is a fill, so ask with what is held, not with what might be.
         off_phase
             Decide although no decision is due, for instance after the bar that was due had been missed. The
             policy was trained and validated at its own pace: between due bars it trades more often than that.
@@ -335,7 +343,10 @@ class TradingPolicy:
                 f"next in {left}; look at decision_due, or pass off_phase=True"
             )
         self._account.report(portfolio)
-        return self._judge(self._account.view())
+        decision = self._judge(self._account.view())
+        if self.decision_due:
+            self._account.ordered = {BUY: 1, SELL: -1}.get(decision.action, 0) if decision.executable else 0
+        return decision
 
     def _require_ready(self) -> None:
         if not self.is_ready:
@@ -346,7 +357,7 @@ class TradingPolicy:
 
     @torch.inference_mode()
     def _judge(self, view: AccountView) -> Decision:
-        rules, stopped = self.rules, self._account.stopped
+        rules, stopped = self.rules, self._account.stop_reached
         window = buy_window(
             rules,
             torch.tensor([self._features.volatility], dtype=torch.float64),
@@ -417,36 +428,21 @@ class TradingPolicy:
         Raises
         ------
         CheckpointError
-            It was made for something else (says what differs) or lacks a part; the policy is as before.
+            It was made for something else (says what differs), lacks a part or was altered; the policy is as
+            before.
         """
-        absent = sorted(set(self.get_state()) - set(state))
-        if absent:
-            raise CheckpointError(f"state: {', '.join(absent)} missing; pass what get_state returned, whole")
-        lines = [
-            f"state: {name} is {state[name]}, this policy has {wanted}; begin with warm_up instead"
-            for name, wanted in self._made_for().items()
-            if state[name] != wanted
-        ]
-        if lines:
-            raise CheckpointError(*lines)
-        stamps, values = np.asarray(state["stamps"], np.int64), np.asarray(state["bars"], np.float64)
-        if stamps.size:
-            self._replay(stamps, values)
-        else:
-            self._forget()
+        check_state(state, self.get_state(), self._made_for(), self.bars_needed)
+        other = TradingPolicy(self.bundle)
+        if len(state["stamps"]):
+            other._replay(np.asarray(state["stamps"], np.int64), np.asarray(state["bars"], np.float64))
         since_start = int(state["since_start"])
-        self._since_start = None if since_start < 0 else since_start
-        self._account.set_state({name: state[f"account.{name}"] for name in self._account.get_state()})
+        other._since_start = None if since_start < 0 else since_start
+        other._account.set_state({name: state[f"account.{name}"] for name in self._account.get_state()})
+        self.__dict__.update(other.__dict__)  # whole or, where something above was refused, not at all
 
     def save_state(self, path: str | Path) -> Path:
         """Write the state as ``.npz`` (numbers, words and arrays, no pickle), whole or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
-            np.savez(file, **self.get_state())
-            file.flush()
-            os.fsync(file.fileno())
-        return temporary.replace(path)
+        return write_state(Path(path), self.get_state())
 
     def load_state(self, path: str | Path) -> None:
         """Go on from a file of :meth:`save_state`.
@@ -456,12 +452,7 @@ class TradingPolicy:
         CheckpointError
             The file is missing, damaged, or made for something else; the policy is as before.
         """
-        try:
-            with Path(path).open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
-                state = {name: value if value.ndim else value.item() for name, value in archive.items()}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"{path}: no state of a policy can be read there ({error})") from error
-        self.set_state(state)
+        self.set_state(read_state(Path(path)))
 
 
 def _figures(row: torch.Tensor) -> NDArray[np.float64]:

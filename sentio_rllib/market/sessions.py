@@ -192,6 +192,19 @@ def on_session_days(dates: NDArray[np.datetime64], calendar: str = "XNYS") -> ND
     return np.isin(dates, schedule.labels)
 
 
+def load_calendar(calendar: str) -> None:
+    """Load the calendar, which takes up to a few seconds, so that no later bar has to wait for it.
+
+    Raises
+    ------
+    BarsError
+        It is unknown.
+    """
+    first, last = _known_years(calendar)
+    _load_schedule(calendar, f"{first}-01-01", f"{last}-12-31")
+    _sessions_per_year(calendar)
+
+
 def check_calendar(calendar: str) -> None:
     """Raise :class:`BarsError`, naming the nearest calendar, where `calendar` is unknown."""
     names = exchange_calendars.get_calendar_names()
@@ -275,7 +288,9 @@ def _local_dates(timestamp: NDArray[np.int64], zone: str) -> NDArray[np.datetime
 
 
 def _schedule_around(calendar: str, first_ns: int, last_ns: int) -> _Schedule:
-    """The schedule over the bars, a fortnight wider on both sides and then to whole years, kept for reuse."""
+    """The schedule over all years that the calendar knows, or where the bars, with a fortnight on both sides, go
+    beyond them, over the years of the bars.
+    """
     margin = 14 * 24 * 60 * MINUTE_NS
     first, last = (pd.Timestamp(value, unit="ns") for value in (first_ns - margin, last_ns + margin))
     low, high = _SUPPORTED_YEARS
@@ -284,7 +299,23 @@ def _schedule_around(calendar: str, first_ns: int, last_ns: int) -> _Schedule:
             f"bars from {first.date()} to {last.date()} lie outside the years {low} .. {high}: "
             "check the unit of the stamps"
         )
-    return _load_schedule(calendar, f"{first.year}-01-01", f"{last.year}-12-31")
+    years = _known_years(calendar)
+    if not (years[0] <= first.year and last.year <= years[1]):
+        years = (first.year, last.year)
+    return _load_schedule(calendar, f"{years[0]}-01-01", f"{years[1]}-12-31")
+
+
+@lru_cache(maxsize=16)
+def _known_years(calendar: str) -> tuple[int, int]:
+    """First and last of the supported years that the calendar knows whole."""
+    low, high = _SUPPORTED_YEARS[0] - 1, _SUPPORTED_YEARS[1]
+    exchange = _open_calendar(calendar, f"{_REFERENCE_YEARS[1]}-01-01", f"{_REFERENCE_YEARS[1]}-12-31")
+    first, last = exchange.bound_min(), exchange.bound_max()
+    if first is not None:
+        low = max(low, first.year + ((first.month, first.day) > (1, 1)))
+    if last is not None:
+        high = min(high, last.year - ((last.month, last.day) < (12, 31)))
+    return low, high
 
 
 @lru_cache(maxsize=16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import zipfile
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from sentio_rllib.deploy.export import DecisionModel
 from sentio_rllib.deploy.feed import Bar, nanoseconds, place
 from sentio_rllib.deploy.live import Decision, TradingPolicy
 from sentio_rllib.errors import BarsError, CheckpointError, SentioError
+from sentio_rllib.market import sessions
 from sentio_rllib.market.bars import Bars
 from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions
 from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import Simulator
-from tests.deploy.replay import SMALL, bar_at, bundle_of, busy_network, small_bars
+from tests.deploy.replay import SMALL, Broker, bar_at, bundle_of, busy_network, small_bars
 from tests.trading.tapes import bars_of, random_tape, trading_rules, whole
 
 RULES = TradingRules(masks="risk", episode_length=100)
@@ -185,6 +187,10 @@ def test_it_sees_the_batch_features_and_no_more(bars: Bars) -> None:
         ({"close": math.nan}, "close is nan, no finite number"),
         ({"open": math.inf}, "open is inf"),
         ({"volume": None}, "volume is None"),
+        ({"open": "300"}, "open is '300', no finite number"),
+        ({"close": True}, "close is True, no finite number"),
+        ({"timestamp": np.timedelta64(28_000_000, "m")}, "is no stamp"),
+        ({"timestamp": pd.Timestamp("2020-01-06T15:00:00.000000001Z")}, "on no full minute"),
         ({"low": 0.0}, "a price is not positive"),
         ({"close": -1.0}, "a price is not positive"),
         ({"volume": -1.0}, "volume -1 is negative"),
@@ -237,15 +243,29 @@ def test_history_of_another_market_is_refused(bars: Bars) -> None:
 
 def test_places_are_those_of_the_batch(bars: Bars) -> None:
     whole_day = small_bars(1_300, without=(500, 575))
-    sessions = whole_day.sessions
+    wanted = whole_day.sessions
     previous = None
     for index, stamp in enumerate(whole_day.timestamp.tolist()):
         at = place(stamp, previous, "XNYS", "regular")
-        assert (at.minute, at.length) == (sessions.minute[index], sessions.length[index])
-        assert at.cut == (index in sessions.cuts)
-        assert at.new_session == (index > 0 and sessions.session[index] != sessions.session[index - 1])
+        assert (at.minute, at.length) == (wanted.minute[index], wanted.length[index])
+        assert at.cut == (index in wanted.cuts)
+        assert at.new_session == (index > 0 and wanted.session[index] != wanted.session[index - 1])
         previous = stamp
-    assert sessions.cuts.tolist() == [500]
+    assert wanted.cuts.tolist() == [500]
+
+
+def test_a_new_year_builds_no_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
+    fresh()
+
+    def fail(*_: object) -> None:
+        raise AssertionError("a calendar is built")
+
+    monkeypatch.setattr(sessions, "_open_calendar", fail)
+    previous = None
+    for year in range(1995, 2100):
+        stamp = int(np.datetime64(f"{year}-12-20T15:00", "ns").astype(np.int64))
+        place(stamp, previous, "XNYS", "all")
+        previous = stamp
 
 
 @pytest.mark.parametrize(("missing", "starts_anew"), [(60, False), (61, True)])
@@ -341,6 +361,19 @@ def test_states_that_do_not_fit_are_refused(bars: Bars, tmp_path: Path) -> None:
         other.set_state(state)
     with pytest.raises(CheckpointError, match=r"account\.peak, bars missing"):
         policy.set_state({key: value for key, value in state.items() if key not in ("bars", "account.peak")})
+    for change, match in (
+        ({"bars": np.zeros_like(state["bars"])}, "a price is not positive"),
+        ({"stamps": state["stamps"][::-1]}, "stamps do not ascend"),
+        ({"stamps": state["stamps"][1:]}, "bars is of shape"),
+        ({"account.marks": np.ones(5)}, r"account\.marks is of shape \(5,\)"),
+        ({"account.closes": state["account.closes"] * np.nan}, r"account\.closes is not finite"),
+        ({"account.peak": "x"}, r"account\.peak holds"),
+        ({"account.reported": 7}, r"account\.reported is 7, account\.bar 0"),
+        ({"since_start": np.array([1, 2])}, "since_start holds int64 of 1 dimensions"),
+        ({"calendar": np.array(["XNYS", "XNYS"])}, "calendar is"),
+    ):
+        with pytest.raises(CheckpointError, match=match):
+            policy.set_state(state | change)
     path = policy.save_state(tmp_path / "state.npz")
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -353,6 +386,26 @@ def test_states_that_do_not_fit_are_refused(bars: Bars, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="no state of a policy can be read"):
             policy.load_state(tmp_path / name)
     assert same(before, policy.get_state())
+
+
+def test_flipped_bits_of_a_state_are_one_kind_of_error(bars: Bars, tmp_path: Path) -> None:
+    policy = warm(bars)
+    content = policy.save_state(tmp_path / "state.npz").read_bytes()
+    before = policy.get_state()
+    with zipfile.ZipFile(tmp_path / "state.npz") as archive:
+        heads = [info.header_offset + at for info in archive.infolist() for at in (0, 4, 8, 26)]
+        heads += range(archive.start_dir, len(content), 41)
+    refused = 0
+    for place_of in heads:
+        damaged = bytearray(content)
+        damaged[place_of] ^= 1 << place_of % 8
+        (tmp_path / "flipped").write_bytes(damaged)
+        try:
+            policy.load_state(tmp_path / "flipped")
+        except CheckpointError:
+            refused += 1
+        assert same(before, policy.get_state())  # flips that zip does not read change nothing
+    assert refused > 50
 
 
 # --- the account -------------------------------------------------------------------------------------------------
@@ -378,11 +431,76 @@ def test_the_six_figures_are_the_simulators(rules: TradingRules, seed: int, ever
         np.testing.assert_allclose(view.portfolio.numpy(), seen.portfolio.numpy(), atol=2e-6)
         assert float(view.fraction) == pytest.approx(float(seen.portfolio[0, 0]), abs=1e-6)
         assert not account.stop_reached
-        simulator.step(torch.tensor([int(generator.integers(0, 3))]))
+        action = int(generator.integers(0, 3))
+        account.ordered = (0, 1, -1)[action]
+        simulator.step(torch.tensor([action]))
         for each in range(bar + 1, bar + 1 + rules.decision_interval):
             account.mark(float(tape.close[each]), new_session=bool(tape.session[each] != tape.session[each - 1]))
             if every_bar:  # a fill that is told at once is the same fill
                 account.report(Portfolio(float(simulator.cash), float(simulator.shares)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rules=trading_rules(flat_by_close=True) | trading_rules(max_drawdown=0.01),
+    seed=st.integers(0, 2**16),
+    every_bar=st.booleans(),
+)
+def test_the_six_figures_with_forced_exits(rules: TradingRules, seed: int, every_bar: bool) -> None:
+    """Every fill is reported at its bar, two of one bar one after the other."""
+    tape = random_tape(seed, bars=220)
+    simulator = Simulator(tape.tensors(), rules, 1, horizon=None)
+    start = 1 + seed % 7
+    simulator.reset(whole(1), bars_of(1, start), bars_of(1, tape.n))
+    broker, account, generator = Broker(tape, rules, start), Account(rules), np.random.default_rng(seed)
+    account.begin(float(tape.close[start]))
+    for _ in range(start, tape.n - rules.decision_interval - 2, rules.decision_interval):
+        account.report(broker.portfolio)
+        np.testing.assert_allclose(account.view().portfolio.numpy(), simulator.observe().portfolio.numpy(), atol=2e-6)
+        order = int(generator.integers(0, 3))
+        account.ordered = (0, 1, -1)[order]
+        result = simulator.step(torch.tensor([order]))
+        for _ in range(rules.decision_interval):
+            traded, order = broker.open_bar(order, close_out=account.stop_reached), 0
+            bar = broker.books.bar
+            account.mark(float(tape.close[bar]), new_session=bool(tape.session[bar] != tape.session[bar - 1]))
+            if traded or every_bar:
+                account.report(broker.portfolio)
+            if rules.flat_by_close and tape.session_last[bar] and broker.sell_at_close():
+                account.report(broker.portfolio)
+        assert account.stop_reached == bool(result.terminated)
+        if account.stop_reached:
+            return
+
+
+def test_a_stop_is_not_forgotten_when_the_sale_recovers() -> None:
+    account = Account(TradingRules(fee_rate=0.0, max_drawdown=0.2))
+    account.begin(100.0)
+    account.report(Portfolio(0.0, 1_000.0))
+    account.mark(79.0, new_session=False)
+    assert account.stop_reached
+    account.mark(85.0, new_session=False)
+    account.report(Portfolio(85_000.0, 0.0))  # sold at this bar's open, above the level of 80,000
+    assert account.stop_reached
+
+
+@pytest.mark.parametrize("told_before", [True, False])
+def test_a_sale_at_a_close_is_the_same_whether_or_not_the_bar_was_reported_before(told_before: bool) -> None:
+    account = Account(TradingRules(fee_rate=0.01, max_drawdown=0.05))
+    account.begin(100.0)
+    account.report(Portfolio(100_000.0, 0.0))
+    account.ordered = 1
+    account.mark(100.0, new_session=False)
+    account.report(Portfolio(1_000.0, 980.0))
+    account.mark(110.0, new_session=False)
+    if told_before:
+        account.report(Portfolio(1_000.0, 980.0))  # worth 108,800: never marked so, for the close sells
+    account.report(Portfolio(107_722.0, 0.0))
+    assert (account.last_fill, account.stop_reached) == (2, False)
+    assert account.trades == pytest.approx(1.0 + 0.5 ** (1 / 390))
+    account.mark(111.0, new_session=True)
+    account.report(Portfolio(107_722.0, 0.0))
+    assert account.marks.max() == account.session_equity == account.peak == 107_722.0
 
 
 def test_entry_prices_by_hand() -> None:
