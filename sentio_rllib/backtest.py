@@ -218,7 +218,7 @@ def _verdict(bundle: Bundle) -> str:
     verdict, note = (metadata.get("evidence") or {}).get("verdict"), metadata.get("evidence_note")
     if verdict is None:
         return f"{bundle.name}: no verdict, {note or 'it was not selected by a sweep'}"
-    return f"{bundle.name}: the verdict on it is {verdict!r}" + (f"; {note}" if note else "")
+    return f"{bundle.name}: the verdict of its sweep is {verdict!r}" + (f"; {note}" if note else "")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 
 from sentio_rllib.deploy.bundle import load_bundle, write_bundle
 from sentio_rllib.errors import CheckpointError, SentioError
@@ -87,7 +88,7 @@ def pull(experiment: Path, output: Path, trial: str | None = None, combine: Comb
     if combine is None:
         combine = "refit" if trial is None and (experiment / REFIT).is_dir() else "mean"
     chosen = _choose(experiment, weights, about, combine)
-    resolved = SweepConfig.model_validate(about["config"]).resolve(about["params"])
+    resolved = _config_of(experiment, about).resolve(about["params"])
     try:
         write_bundle(
             output,
@@ -112,6 +113,19 @@ def _champion(experiment: Path) -> Model:
             "see leaderboard.parquet, finish it with --resume, or pass --trial"
         )
     return load_model(source)
+
+
+def _config_of(folder: Path, about: dict[str, Any]) -> SweepConfig:
+    """Return the configuration that a model was made with; one of another version need not be one of this."""
+    try:
+        return SweepConfig.model_validate(about["config"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise CheckpointError(
+            f"{folder}: its configuration is not one of this version ({key}: {first['msg']}); install sentio_rllib "
+            f"{about.get('sentio_version', '(the version that made it)')}, or run the sweep again"
+        ) from error
 
 
 def _members_of(experiment: Path, trial: str) -> Model:
@@ -238,7 +252,7 @@ def verify(experiment: Path, output: Path) -> tuple[str, float, float] | None:
     holdout = metadata["holdout"]
     if not holdout or not holdout["opened"]:
         return None
-    config = SweepConfig.model_validate(metadata["config"])
+    config = _config_of(output, metadata)
     prepared = prepare(config)
     check_fingerprint(experiment, prepared)
     settings = refit_settings(config, prepared, metadata["params"])
@@ -270,8 +284,8 @@ def _parser() -> argparse.ArgumentParser:
 def _told(metadata: dict[str, Any], output: Path) -> str:
     trial, count = metadata["trial_id"], len(metadata["members"])
     what = f"{metadata['combine']}, {count} network{'s' if count > 1 else ''}"
-    verdict = (metadata["evidence"] or {}).get("verdict")
-    claim = f"verdict of the sweep: {verdict}" if verdict else f"no verdict: {metadata['evidence_note']}"
+    verdict, note = (metadata["evidence"] or {}).get("verdict"), metadata["evidence_note"]
+    claim = f"verdict of the sweep: {verdict}; {note}" if verdict else f"no verdict: {note}"
     return f"pulled {trial} to {output} ({what})\n{claim}"
 
 

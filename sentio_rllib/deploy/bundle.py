@@ -19,8 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from sentio_rllib import __version__
-from sentio_rllib.errors import CheckpointError, ConfigError
+from sentio_rllib.errors import BarsError, CheckpointError, ConfigError
 from sentio_rllib.market.features import FEATURE_VERSION, MARKET_FEATURES, PORTFOLIO_FEATURES, feature_hash
+from sentio_rllib.market.sessions import check_calendar
 from sentio_rllib.policy.checkpoint import MANIFEST, WEIGHTS, sha256_of, verify_manifest, write_manifest
 from sentio_rllib.policy.deciding import with_weights
 from sentio_rllib.policy.variants import ActorCritic, PolicySpec
@@ -172,7 +173,7 @@ def load_bundle(folder: Path) -> Bundle:
     ------
     CheckpointError
         Something is missing or altered, the manifest names files outside the folder, the features are of another
-        version, or the weights do not fit; says what differs.
+        version, the market is none that is known, or the weights do not fit; says what differs.
     """
     name = _named_in(folder)
     verify_manifest(folder)
@@ -180,26 +181,41 @@ def load_bundle(folder: Path) -> Bundle:
     told = metadata.get("format")
     if told != FORMAT:
         raise CheckpointError(f"{folder}: its format is {told!r}, this version reads {FORMAT!r}; pull it again")
+    if metadata.get("name") != name:
+        raise CheckpointError(f"{folder}: {name}{_METADATA} is of {metadata.get('name')!r}; do not rename its files")
     check_features(folder, metadata)
     try:
         shape, market = dict(metadata["spec"]), metadata["market"]
         spec = PolicySpec(**shape | {"hidden": tuple(shape["hidden"])})
         members = [(int(seed), int(fold)) for seed, fold in metadata["members"]]
         rules = TradingRules(**metadata["rules"])
-        fields = (
-            float(metadata["reference_volatility"]),
-            str(market["calendar"]),
-            str(market["hours"]),
-            int(market["session_minutes"]),
-        )
+        fields = (float(metadata["reference_volatility"]), *_market_of(market))
         weights = load_file(folder / WEIGHTS)
         network = with_weights(spec, members, weights)
     except SafetensorError as error:
         raise CheckpointError(f"{folder}: {WEIGHTS} holds no tensors ({error}); pull the model again") from error
-    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, StopIteration, ConfigError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        RuntimeError,
+        StopIteration,
+        ConfigError,
+        BarsError,
+    ) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else f"cannot be used ({error})"
         raise CheckpointError(f"{folder}: {name}{_METADATA} {what}; {_way_out(metadata)}") from error
     return Bundle(name, network, rules, *fields, metadata)
+
+
+def _market_of(market: Mapping[str, Any]) -> tuple[str, str, int]:
+    """Return calendar, hours and session minutes, which a feed goes by."""
+    calendar, hours, minutes = str(market["calendar"]), str(market["hours"]), int(market["session_minutes"])
+    check_calendar(calendar)
+    if hours not in {"regular", "all"} or minutes < 1:
+        raise ValueError(f"market: hours {hours!r}, allowed regular and all; session_minutes {minutes}, from 1")
+    return calendar, hours, minutes
 
 
 def check_features(folder: Path, metadata: Mapping[str, Any]) -> None:

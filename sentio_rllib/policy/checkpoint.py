@@ -49,7 +49,7 @@ def verify_manifest(folder: Path) -> None:
     Raises
     ------
     CheckpointError
-        If the manifest or a file is missing, or a file differs; names it.
+        If the manifest or a file is missing or cannot be read, or a file differs; names it.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
@@ -58,10 +58,13 @@ def verify_manifest(folder: Path) -> None:
     lines = []
     for name, digest in wanted.items():
         path = folder / name
-        if not path.is_file():
-            lines.append(f"{folder}: {name} is missing; copy the folder whole")
-        elif sha256_of(path) != digest:
-            lines.append(f"{folder}: {name} is not what was written (SHA-256 differs); copy it again")
+        try:
+            if not path.is_file():
+                lines.append(f"{folder}: {name} is missing; copy the folder whole")
+            elif sha256_of(path) != digest:
+                lines.append(f"{folder}: {name} is not what was written (SHA-256 differs); copy it again")
+        except OSError as error:  # a name that is no file's, or a file that may not be read
+            lines.append(f"{folder}: {name[:80]} cannot be read ({error.strerror}); copy the folder whole")
     if lines:
         raise CheckpointError(*lines)
 

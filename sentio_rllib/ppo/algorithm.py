@@ -219,7 +219,8 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             If a score is NaN or infinite.
         """
         figures = self._evaluate()
-        self.plateau.update(self.env_steps, figures["rung_score"])
+        if self.settings.ppo.schedule == "plateau":
+            self.plateau.update(self.env_steps, figures["rung_score"])
         reason = self._stop_reason(figures["rung_score"])
         return figures if reason is None else figures | {"done": True, "stop_reason": reason}
 
@@ -257,6 +258,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             "rung_score": scores.rung_score,
             "fold_scores": scores.fold_scores.tolist(),
             "env_steps": self.env_steps,
+            "halvings": list(self.plateau.halvings),
             "validation_trades": trades,
             "members": [list(member) for member in self.settings.members],
             "records": [_record_json(record) for record in scores.evaluation.greedy],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 
 class Convergence:
@@ -49,23 +50,34 @@ class Plateau:
         As of :class:`Convergence`.
     patience
         Evaluations without an improvement that halve, >= 1; they are counted anew after each halving.
+
+    Attributes
+    ----------
+    halvings
+        Env steps of the evaluations that halved, ascending: all that a training without evaluations needs to take
+        the same steps.
     """
 
     def __init__(self, grace_steps: int, patience: int, min_delta: float) -> None:
-        self.factor = 1.0
+        self.halvings: list[int] = []
         self._score = Convergence(grace_steps, patience, min_delta)
+
+    @property
+    def factor(self) -> float:
+        """The share, 0.5 for each halving."""
+        return float(0.5 ** len(self.halvings))
 
     def update(self, env_steps: int, rung_score: float) -> None:
         """Take in one evaluation."""
         if self._score.update(env_steps, rung_score):
-            self.factor *= 0.5
+            self.halvings.append(env_steps)
             self._score.waited = 0
 
-    def get_state(self) -> dict[str, float]:
+    def get_state(self) -> dict[str, Any]:
         """Return what :meth:`set_state` needs."""
-        return {"factor": self.factor, **self._score.get_state()}
+        return {"halvings": list(self.halvings), **self._score.get_state()}
 
-    def set_state(self, state: dict[str, float]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.factor = state["factor"]
+        self.halvings = list(state["halvings"])
         self._score.set_state(state)

@@ -47,13 +47,24 @@ def refit_seeds(config: SweepConfig, prepared: Prepared) -> list[int]:
 def champion_key(outcome: Outcome, settings: TrialSettings) -> str:
     """Return what a champion is told apart by: the same key is trained to the same weights."""
     told = [outcome.params, int(outcome.best["env_steps"]), [list(member) for member in settings.members]]
+    halvings = _halvings(outcome)
+    if halvings:
+        told.append(halvings)
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _halvings(outcome: Outcome) -> list[int]:
+    """Env steps at which the schedule plateau halved the trial's rate before its best evaluation."""
+    return [int(step) for step in outcome.best.get("halvings", ())]  # trials of earlier versions had no such schedule
 
 
 def refit(
     folder: Path, outcome: Outcome, settings: TrialSettings, prepared: Prepared, *, go_on: Callable[[], bool]
 ) -> Weights | None:
     """Train the champion for the env steps of the trial's best evaluation and keep it below `folder`.
+
+    The learning rate is the one that the trial had at each of them. With the schedule plateau, which takes evaluations
+    that a refit has not, it is halved where the trial's was.
 
     Parameters
     ----------
@@ -85,16 +96,18 @@ def refit(
             return weights
     except CheckpointError:
         pass  # none there yet, or one that was not finished
+    halvings = _halvings(outcome)
     algorithm = build_algorithm(settings, prepared.tape)
     try:
         while algorithm.env_steps < steps:
             if not go_on():
                 return None
+            algorithm.plateau.halvings = [step for step in halvings if step <= algorithm.env_steps]
             algorithm.training_step()
         weights = {name: value.detach().cpu().clone() for name, value in algorithm.network().state_dict().items()}
     finally:
         algorithm.stop()
     members = [list(member) for member in settings.members]
     metadata = {"key": key, "trial_id": outcome.trial_id, "params": outcome.params, "env_steps": steps}
-    save_model(folder, weights, metadata | {"members": members})
+    save_model(folder, weights, metadata | {"members": members, "halvings": halvings})
     return weights

@@ -73,7 +73,12 @@ def _parser() -> argparse.ArgumentParser:
         help="set a key of a sweep's configuration, for example ppo.schedule=plateau; comes after the options; may be "
         "given several times",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with what --output names, from its checkpoint")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what --output names, from its checkpoint; its limits stay unless they are given anew, a large "
+        "number (1000000) lifts one",
+    )
     return parser
 
 

@@ -31,6 +31,7 @@ KEPT = 2
 """Checkpoints that are kept, so that one that is damaged leaves another."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_EXTENSIONS = {".pth", ".pt", ".json", ".safetensors", ".onnx", ".zip"}
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,17 @@ class Output:
         return self.base.with_name(f"{self.base.name}_checkpoint")
 
     def used(self) -> bool:
-        """Whether any of them is there."""
-        return any(path.exists() for path in (self.weights, self.metadata, self.folder))
+        """Whether any of them is there; a folder in which a run ended before it had begun is not."""
+        begun = self.folder.exists() and not self._unbegun()
+        return begun or self.weights.exists() or self.metadata.exists()
+
+    def _unbegun(self) -> bool:
+        """Whether the folder holds at most what is written before the configuration."""
+        before = {LIMITS, FINGERPRINT}
+        try:
+            return all(path.name in before or path.name.startswith(".") for path in self.folder.iterdir())
+        except OSError:  # no folder, or one that may not be read
+            return False
 
 
 def output_of(text: str | None, variant: str) -> Output:
@@ -70,7 +80,7 @@ def output_of(text: str | None, variant: str) -> Output:
     if text is None:
         return _free(f"{variant}_{time.strftime('%Y%m%d_%H%M%S')}")
     base = Path(text)
-    if not _NAME.fullmatch(base.name) or text.endswith("/") or base.suffix in {".pth", ".json"}:
+    if not _NAME.fullmatch(base.name) or text.endswith("/") or base.suffix in _EXTENSIONS:
         raise TrainError(
             f"--output {text!r}: allowed is a name without extension, of up to 80 letters, digits, '.', '_' and '-', "
             "the first a letter or digit; it may lie in a folder, as models/first"
@@ -80,7 +90,7 @@ def output_of(text: str | None, variant: str) -> Output:
 
 def _free(name: str) -> Output:
     output, number = Output(Path(name)), 1
-    while output.used():
+    while output.used() or output.folder.exists():  # a run of the same second may have made it just now
         number += 1
         output = Output(Path(f"{name}_{number}"))
     return output
@@ -112,7 +122,6 @@ def make_folder(output: Output, *, named: bool) -> Output:
         if not named:
             return make_folder(_free(output.base.name), named=named)
         check_free(output)
-        raise
     except OSError as error:
         raise TrainError(f"{output.folder}: cannot be made ({error.strerror}); choose another --output") from error
     return output
@@ -204,7 +213,10 @@ def drop_newer(output: Output, checkpoint: Path | None) -> None:
 
 
 def write_model(output: Output, weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
-    """Replace the networks and their metadata; the metadata holds the SHA-256 of the networks it belongs to."""
+    """Replace the networks, then their metadata, which hold the SHA-256 of the networks they belong to.
+
+    A kill between the two leaves new networks beside old metadata: the SHA-256 tells, ``--resume`` writes both anew.
+    """
     temporary = output.weights.with_name(f".{output.weights.name}.tmp")
     with temporary.open("wb") as file:
         torch.save({key: value.detach().cpu().contiguous() for key, value in weights.items()}, file)

@@ -8,6 +8,7 @@ run; what was tried besides on the same bars is the matter of a sweep.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +83,28 @@ class Finding:
     def summary(self) -> dict[str, Any]:
         """Return all of it as plain values."""
         return {**vars(self), "shown": self.shown, "told": self.why(), "note": UNDEFLATED}
+
+
+def end_of(last: Mapping[str, Any], stop_reason: str | None, *, late: bool) -> str | None:
+    """Tell a collapse to no trading from convergence; one that even the noise cannot break ends at once.
+
+    Parameters
+    ----------
+    last
+        Figures of the last evaluation: ``validation_trades``, ``sampled_trades``, ``entropy``.
+    stop_reason
+        Why the trial ends by itself, None where it does not.
+    late
+        Whether the grace period is over.
+
+    Returns
+    -------
+    str or None
+        ``collapsed``, or else `stop_reason`.
+    """
+    sure, mute = last["entropy"] < COLLAPSED_ENTROPY, last["sampled_trades"] == 0
+    ended = (sure or mute) if stop_reason == "converged" else (sure and mute and late)
+    return "collapsed" if last["validation_trades"] == 0 and ended else stop_reason
 
 
 def examine_run(series: Series, trades: float, evaluations: int, *, sessions_per_year: int, needed: float) -> Finding:

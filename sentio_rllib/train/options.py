@@ -13,7 +13,7 @@ from sentio_rllib.errors import ConfigError, TrainError
 from sentio_rllib.policy.variants import VARIANTS
 from sentio_rllib.sweep.config import SweepConfig, build_config
 from sentio_rllib.sweep.keys import nearest, show
-from sentio_rllib.sweep.reading import apply_overrides
+from sentio_rllib.sweep.reading import apply_overrides, parse_yaml
 
 UNLIMITED = 10**12
 """`search.env_steps` of a run that trains until it has converged: the largest that the key allows."""
@@ -134,14 +134,24 @@ def configure(values: dict[str, Any], options: Options) -> SweepConfig:
         values["variant"] = options.variant
     if options.data is not None:
         values.setdefault("data", {})["path"] = options.data  # as it is: a path is not YAML
-    typed = [f"{OF_OPTIONS[option]}={text}" for option, text in given.items()]
-    mistakes = apply_overrides(values, typed)
+    empty = [option for option, text in given.items() if _is_nothing(text)]
+    typed = [f"{OF_OPTIONS[option]}={text}" for option, text in given.items() if option not in empty]
+    mistakes = [f"{option}: {show(given[option])} is no value; give one, or leave the option out" for option in empty]
+    mistakes += apply_overrides(values, typed)
     mistakes += _not_here(options.overrides) or apply_overrides(values, options.overrides)
     try:
         return build_config(values, mistakes=mistakes)
     except ConfigError as error:
         keys = {key: option for option, key in OF_OPTIONS.items() if option in given}
         raise ConfigError(*(_under_option(line, keys) for line in error.lines)) from error
+
+
+def _is_nothing(text: str) -> bool:
+    """Whether YAML reads no value in `text`, which a key without a limit would take for unlimited."""
+    try:
+        return parse_yaml(text) is None
+    except ValueError:
+        return False  # told where it is set
 
 
 def _not_here(overrides: Sequence[str]) -> list[str]:
@@ -181,7 +191,8 @@ def budget(config: SweepConfig, episodes: int | None) -> int:
     """Return the env steps over which the learning rate falls and after which training ends.
 
     `search.env_steps`, or less where `episodes` end earlier: none takes more than its length, and every
-    environment may be inside one when the last of them ends.
+    environment may be inside one when the last of them ends. A run that goes on with more episodes has a longer
+    budget, so a rate that falls over it is higher again at the steps that are made.
 
     Raises
     ------

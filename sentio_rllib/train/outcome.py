@@ -152,23 +152,29 @@ def told_reason(reason: str, subject: Subject, course: Course) -> str:
     search, settings, last = subject.config.search, subject.settings, course.curve[-1]
     told = {
         "running": "not ended yet",
+        "nonfinite": (
+            "a loss, gradient or score was not finite; the networks are those of the best evaluation before; a smaller "
+            "--learning-rate may help"
+        ),
         "interrupted": "interrupted; goes on with --resume",
         "converged": (
             f"converged: rung_score has not risen by {search.min_delta:g} in {search.patience} evaluations after "
             f"{search.grace_steps:,} env steps"
         ),
         "collapsed": (
-            f"collapsed to no trading: the policy is sure of itself (entropy {last['entropy']:.4f}) and makes no "
-            "trade; a larger ppo.entropy_weight or another --learning-rate may keep it trying"
+            "collapsed to no trading: at the last evaluation the policy makes no trade (entropy "
+            f"{last['entropy']:.4f}); a larger ppo.entropy_weight or another --learning-rate may keep it trying"
         ),
         "episodes": (
             f"{course.episodes:,} episodes have ended, the limit is {subject.episodes or 0:,}; rollouts of "
             f"{settings.rows_per_iteration:,} decisions are trained whole"
         ),
-        "minutes": f"{course.seconds / 60:.2g} minutes are over, the limit is {search.minutes or 0:g}",
+        "minutes": f"{course.seconds / 60:,.1f} minutes are over, the limit is {search.minutes or 0:g}",
         "budget": f"{last['env_steps']:,} env steps are made, the budget is {settings.env_steps:,}",
     }
-    return told[reason]
+    if reason == "collapsed" or last["validation_trades"] > 0 or last["sampled_trades"] > 0:
+        return told[reason]
+    return f"{told[reason]}; at the last evaluation, {last['env_steps']:,} env steps, the policy makes no trade at all"
 
 
 def metadata_of(result: Result, subject: Subject, course: Course) -> dict[str, Any]:

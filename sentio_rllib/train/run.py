@@ -11,7 +11,7 @@ from typing import Any
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import LEARNER_RESULTS
 
-from sentio_rllib.errors import SweepError, TrainError
+from sentio_rllib.errors import NonFiniteError, SweepError, TrainError
 from sentio_rllib.ppo.algorithm import SentioPPO, build_algorithm
 from sentio_rllib.sweep.account import Account, open_account
 from sentio_rllib.sweep.claim import hold, record
@@ -24,6 +24,7 @@ from sentio_rllib.sweep.run import Interruption
 from sentio_rllib.train.files import (
     LIMITS,
     Output,
+    check_free,
     check_same,
     drop_newer,
     make_folder,
@@ -31,7 +32,7 @@ from sentio_rllib.train.files import (
     save_checkpoint,
     write_model,
 )
-from sentio_rllib.train.finding import COLLAPSED_ENTROPY, projected
+from sentio_rllib.train.finding import end_of, projected
 from sentio_rllib.train.options import budget
 from sentio_rllib.train.outcome import TRIAL, Course, Judge, Result, Subject, metadata_of, told_at_end, told_reason
 from sentio_rllib.train.progress import Progress
@@ -80,7 +81,7 @@ def train(plan: Plan, progress: Progress) -> Result:
     SentioError
         If the data, the folds, the output, the ledger or a leak do not allow it, or a limit is reached already.
     NonFiniteError
-        If a loss, gradient or score is NaN or infinite; what the last evaluation wrote stays.
+        If a loss, gradient or score is NaN or infinite; the best evaluation stays, and its metadata say why it ended.
     """
     config = plan.config
     prepared = last_fold(prepare(config))
@@ -97,12 +98,14 @@ def train(plan: Plan, progress: Progress) -> Result:
         interruption.listen()  # ray.init() takes the termination signal for itself
         output = plan.output if plan.resume else make_folder(plan.output, named=plan.named)
         _hold(stack, output)
+        if not plan.resume:
+            check_free(output)  # held now, so that what another run of this name wrote meanwhile is seen
         config = config.model_copy(update={"name": output.base.name, "storage_path": str(output.base.parent)})
         settings = trial_settings(config, prepared.splits, {})
         settings = replace(settings, env_steps=budget(config, plan.episodes))
         subject = Subject(config, settings, prepared, output, plan.episodes)
-        uid = record(output.folder, config, prepared)
         write_json(output.folder / LIMITS, {"episodes": plan.episodes})
+        uid = record(output.folder, config, prepared)  # last the configuration: from there on it can be resumed
         account = open_account(ledger, uid, config.name, len(settings.members), prepared)
         algorithm = build_algorithm(settings, prepared.tape)
         stack.callback(algorithm.stop)
@@ -110,8 +113,13 @@ def train(plan: Plan, progress: Progress) -> Result:
         if plan.resume:
             run.go_on()
         progress.told(f"{_parts(prepared)}; writes {output.weights}")
-        with progress:
-            reason = run.train(lambda: interruption.seen)
+        try:
+            with progress:
+                reason = run.train(lambda: interruption.seen)
+        except NonFiniteError:
+            if algorithm.best is not None:
+                run.finish("nonfinite")
+            raise
         result = run.finish(reason)
     for line in told_at_end(result, subject):
         progress.told(line)
@@ -161,6 +169,8 @@ class Run:
     def go_on(self) -> None:
         """Take up the newest whole checkpoint, or begin anew where there is none yet.
 
+        Networks and metadata are written anew from it: a kill may have left those of two evaluations.
+
         Raises
         ------
         TrainError
@@ -184,6 +194,7 @@ class Run:
         if limit is not None:
             reached = told_reason(limit, self.subject, self.course)
             raise TrainError(f"{output.base}: nothing is left to do: {reached}; pass a higher limit")
+        self._write("running")
         self.progress.told(f"goes on at {self.algorithm.env_steps:,} steps, {self.course.episodes:,} episodes")
 
     def train(self, interrupted: Callable[[], bool]) -> str:
@@ -204,7 +215,7 @@ class Run:
     def finish(self, reason: str) -> Result:
         """Write networks and metadata as they stand, close the account, and return what came of it."""
         result = self._write(reason)
-        state = "unfinished" if reason == "interrupted" else "completed"
+        state = {"interrupted": "unfinished", "nonfinite": "failed"}.get(reason, "completed")
         sharpes = (sharpe(result.series.raw, 1), sharpe(result.series.timing, 1))
         self.account.close(self.judge.outcome(self.course, result.best, state), sharpes)
         return result
@@ -246,7 +257,8 @@ class Run:
         self._save()
         self._write("running")
         self.progress.evaluation(shown)
-        return self._ended(scored["stop_reason"])
+        late = algorithm.env_steps >= self.subject.settings.grace_steps
+        return end_of(self.course.curve[-1], scored["stop_reason"], late=late)
 
     def _limit(self) -> str | None:
         """Return the limit that is reached."""
@@ -256,15 +268,6 @@ class Run:
         if minutes is not None and self.course.seconds >= 60.0 * minutes:
             return "minutes"
         return "budget" if self.algorithm.env_steps >= self.subject.settings.env_steps else None
-
-    def _ended(self, stop_reason: str | None) -> str | None:
-        """Tell a collapse to no trading from convergence; one that even the noise cannot break ends at once."""
-        last = self.course.curve[-1]
-        silent = last["validation_trades"] == 0 and last["entropy"] < COLLAPSED_ENTROPY
-        late = self.algorithm.env_steps >= self.subject.settings.grace_steps
-        if silent and (stop_reason == "converged" or (late and last["sampled_trades"] == 0)):
-            return "collapsed"
-        return stop_reason
 
     def _save(self) -> None:
         algorithm = self.algorithm

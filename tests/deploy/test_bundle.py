@@ -161,6 +161,14 @@ def test_a_manifest_that_names_files_outside_is_refused_before_they_are_read(
     assert hashed == []
 
 
+def test_a_name_that_no_file_can_have_is_told(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["a" * 300] = "0" * 64
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"aaa cannot be read \(File name too long\); copy the folder whole"):
+        load_bundle(folder)
+
+
 @pytest.mark.parametrize(("key", "other"), [("version", "features/v0"), ("hash", "0" * 64)])
 def test_other_features_are_refused_and_both_named(folder: Path, key: str, other: str) -> None:
     change_metadata(folder, lambda told: told["features"].update({key: other}))
@@ -187,6 +195,11 @@ def test_other_features_are_refused_and_both_named(folder: Path, key: str, other
         (lambda told: told.update(members=[[5, 0]]), "weights do not fit"),
         (lambda told: told.update(members=[[5]]), "cannot be used"),
         (lambda told: told["market"].update(session_minutes=float("inf")), "cannot be used"),
+        (lambda told: told["market"].update(session_minutes=0), "session_minutes 0, from 1"),
+        (lambda told: told["market"].update(hours="night"), "hours 'night', allowed regular and all"),
+        (lambda told: told["market"].update(calendar="XNYC"), "did you mean 'XNYS'"),
+        (lambda told: told.update(name="n"), "m_metadata.json is of 'n'"),
+        (lambda told: told.pop("name"), "m_metadata.json is of None"),
     ],
 )
 def test_metadata_that_make_no_policy_are_told(

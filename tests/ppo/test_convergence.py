@@ -22,6 +22,7 @@ def test_the_rate_is_halved_whenever_the_score_has_stopped_rising() -> None:
         plateau.update(env_steps, score)
         factors.append(plateau.factor)
     assert factors == FACTORS
+    assert plateau.halvings == [400, 700, 900]
 
 
 def test_a_restored_plateau_goes_on_exactly() -> None:
@@ -32,4 +33,4 @@ def test_a_restored_plateau_goes_on_exactly() -> None:
         second.set_state(first.get_state())
         for env_steps, score in SCORES[cut:]:
             second.update(env_steps, score)
-        assert second.factor == FACTORS[-1]
+        assert (second.factor, second.halvings) == (FACTORS[-1], [400, 700, 900])

@@ -38,7 +38,7 @@ def test_the_champion_is_pulled_refitted_and_verified_on_the_holdout(
     out = capsys.readouterr().out
     assert bundle.name == "m"
     assert f"pulled {summary['best']['trial_id']} to {tmp_path / 'm'} (refit, 2 networks)" in out
-    assert f"verdict of the sweep: {summary['evidence']['verdict']}" in out
+    assert f"verdict of the sweep: {summary['evidence']['verdict']}; {bundle.metadata['evidence_note']}" in out
     figure = f"{summary['holdout']['metrics']['sharpe']:.9f}"
     assert f"Sharpe ratio in the holdout in the sweep {figure}, scored again {figure}" in out
     assert same_weights(bundle, finished / "refit")
@@ -148,6 +148,19 @@ def test_what_is_left_of_an_earlier_champion_is_not_taken_for_this_one(
     assert main([str(tmp_path / "tiny"), "--output", str(tmp_path / "m")]) == 2
     assert "manifest.json is missing" in capsys.readouterr().err
     assert not (tmp_path / "m").exists()
+
+
+def test_the_champion_of_another_version_is_told_in_one_line(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(finished, tmp_path / "tiny")
+    weights, told = load_model(finished / "champion")
+    told["config"]["ppo"]["momentum"] = 0.9
+    save_model(tmp_path / "tiny" / "champion", weights, told | {"sentio_version": "9.9"})
+    assert main([str(tmp_path / "tiny"), "--output", str(tmp_path / "m")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "its configuration is not one of this version (ppo.momentum: " in line
+    assert "install sentio_rllib 9.9" in line
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import pytest
 from sentio_rllib.errors import ConfigError, TrainError
 from sentio_rllib.train.__main__ import main, plan_of
 from sentio_rllib.train.files import Output, make_folder, output_of
-from sentio_rllib.train.finding import examine_run, projected
+from sentio_rllib.train.finding import end_of, examine_run, projected
 from sentio_rllib.train.options import UNLIMITED, Options, budget, configure, start_values
+from sentio_rllib.train.outcome import Course, told_reason
 from sentio_rllib.train.progress import progress_line
 from sentio_rllib.validation.evidence import Floats
 from sentio_rllib.validation.series import Series
@@ -63,6 +65,9 @@ def test_a_path_of_data_is_not_read_as_yaml() -> None:
     [
         (["--minutes", "-1"], ["--minutes", "-1", "above 0"]),
         (["--minutes", "soon"], ["--minutes", "'soon'"]),
+        (["--minutes", ""], ["--minutes", "''", "no value"]),
+        (["--minutes", "null"], ["--minutes", "'null'", "no value"]),
+        (["--seed", "~"], ["--seed", "'~'", "no value"]),
         (["--learning-rate", "0"], ["--learning-rate", "above 0"]),
         (["--episode-length", "1.5"], ["--episode-length", "whole number"]),
         (["--seed", "-3"], ["--seed", "from 0"]),
@@ -70,6 +75,8 @@ def test_a_path_of_data_is_not_read_as_yaml() -> None:
         (["--episodes", "1e3"], ["--episodes", "'1e3'"]),
         (["--type", "enhanced"], ["--type", "'enhanced'", "enhanced-maskable"]),
         (["--output", "model.pth"], ["--output", "without extension"]),
+        (["--output", "model.safetensors"], ["--output", "without extension"]),
+        (["--output", "model.zip"], ["--output", "without extension"]),
         (["--output", "models/"], ["--output", "without extension"]),
         (["--output", "a b"], ["--output", "letters"]),
         (["--data", "none.feather"], ["none.feather", "exist"]),
@@ -124,8 +131,20 @@ def test_default_names_do_not_meet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     outputs = [output_of(None, "standard") for _ in range(3)]  # all before any has begun
     names = [make_folder(output, named=False).base.name for output in outputs]
     assert names == ["standard_20260102_030405", "standard_20260102_030405_2", "standard_20260102_030405_3"]
-    with pytest.raises(TrainError, match="exists already"):
-        make_folder(Output(Path(names[0])), named=True)
+
+
+def test_a_folder_in_which_no_run_had_begun_is_free(tmp_path: Path) -> None:
+    output = Output(tmp_path / "a")
+    output.folder.mkdir()
+    for name in ("limits.json", "fingerprint.json", ".config.yaml.tmp"):  # all that comes before the configuration
+        (output.folder / name).touch()
+        assert not output.used()
+        assert make_folder(output, named=True) == output
+    for name in ("config.yaml", "notes.txt"):
+        (output.folder / name).touch()
+        with pytest.raises(TrainError, match="exists already"):
+            make_folder(output, named=True)
+        (output.folder / name).unlink()
 
 
 @pytest.mark.parametrize("ending", [".pth", "_metadata.json", "_checkpoint"])
@@ -159,6 +178,38 @@ def test_no_trade_and_no_variance_show_nothing() -> None:
     for found, told in ((_found(np.zeros(50), trades=0.0), "no trade"), (_found(np.zeros(50)), "buy-and-hold")):
         assert not found.shown
         assert told in found.why()
+
+
+@pytest.mark.parametrize(
+    ("figures", "late", "stop_reason", "ended"),
+    [
+        ((0, 0, 0.20), True, "converged", "collapsed"),  # no trade at all, however undecided
+        ((0, 9, 0.04), True, "converged", "collapsed"),  # it tries by chance alone
+        ((0, 9, 0.20), True, "converged", "converged"),  # it still tries
+        ((2, 0, 0.04), True, "converged", "converged"),
+        ((0, 0, 0.04), True, None, "collapsed"),
+        ((0, 0, 0.04), False, None, None),
+        ((0, 0, 0.20), True, None, None),
+        ((0, 9, 0.04), True, None, None),
+    ],
+)
+def test_a_collapse_is_told_from_convergence(
+    figures: tuple[int, int, float], late: bool, stop_reason: str | None, ended: str | None
+) -> None:
+    last = dict(zip(("validation_trades", "sampled_trades", "entropy"), figures, strict=True))
+    assert end_of(last, stop_reason, late=late) == ended
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"), [("minutes", "120.0 minutes are over, the limit is 120"), ("running", "not ended yet")]
+)
+def test_why_a_run_ended_also_says_that_its_policy_does_not_trade(reason: str, told: str) -> None:
+    settings = SimpleNamespace(rows_per_iteration=128, env_steps=8192)
+    subject: Any = SimpleNamespace(config=_configured(minutes="120"), settings=settings, episodes=None)
+    last = {"validation_trades": 0, "sampled_trades": 0, "entropy": 0.2, "env_steps": 4096}
+    mute = "; at the last evaluation, 4,096 env steps, the policy makes no trade at all"
+    for trades, more in (({}, mute), ({"validation_trades": 1}, ""), ({"sampled_trades": 1}, "")):
+        assert told_reason(reason, subject, Course(seconds=7203.0, curve=[last | trades])) == told + more
 
 
 def test_the_projection_is_computed() -> None:

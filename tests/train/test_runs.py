@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from sentio_rllib.errors import TrainError
+from sentio_rllib.errors import NonFiniteError, TrainError
 from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.features import feature_hash
 from sentio_rllib.policy.deciding import with_weights
@@ -230,6 +230,68 @@ class Signalled(Kept):
         super().iteration(figures)
         if figures and len(self.iterations) == self.at:
             signal.raise_signal(signal.SIGTERM)
+
+
+class Broken(Kept):
+    """Fails as training does where a loss is not finite, while the third iteration is shown."""
+
+    def iteration(self, figures: Mapping[str, Any]) -> None:
+        """Show it."""
+        super().iteration(figures)
+        if figures and len(self.iterations) == 3:
+            raise NonFiniteError("the loss of a member is not finite: [nan]")
+
+
+def test_what_was_best_before_a_loss_that_is_not_finite_stays(bars_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(NonFiniteError, match="the loss of a member"):
+        kept(bars_file, tmp_path / "a", progress=Broken())
+    held = metadata(tmp_path / "a")
+    assert held["ended"]["reason"] == "nonfinite"
+    assert "not finite; the networks are those of the best evaluation" in held["ended"]["told"]
+    assert held["best"]["env_steps"] == EVALUATE_EVERY
+    assert held["sha256"] == {"a.pth": hashlib.sha256(Output(tmp_path / "a").weights.read_bytes()).hexdigest()}
+    (trial,) = Ledger(tmp_path / "ledger.sqlite").trials_on(session_hashes(load_bars(bars_file)[0]))
+    assert trial.state == "failed"
+
+
+def test_a_run_that_ended_before_it_had_begun_can_be_started_again(
+    bars_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> str:
+        raise TrainError("no space is left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sentio_rllib.train.run.record", killed)
+        assert main(arguments(bars_file, tmp_path / "a", "--episodes", "1")) == 2
+    assert [path.name for path in Output(tmp_path / "a").folder.iterdir()] == ["limits.json"]
+    assert run(bars_file, tmp_path / "a", "--episodes", "1")["ended"]["reason"] == "episodes"
+
+
+class Resumed(Kept):
+    """Keeps the networks that stand where the run goes on, their hash, and the one in their metadata."""
+
+    def __init__(self, output: Path) -> None:
+        super().__init__()
+        self.output, self.hashes, self.networks = output, set[str](), dict[str, torch.Tensor]()
+
+    def told(self, line: str) -> None:
+        """Keep it."""
+        super().told(line)
+        if line.startswith("goes on at"):
+            written = hashlib.sha256(Output(self.output).weights.read_bytes()).hexdigest()
+            self.hashes = {written, metadata(self.output)["sha256"]["a.pth"]}
+            self.networks = weights(self.output)
+
+
+def test_networks_and_metadata_that_a_kill_parted_are_written_anew(bars_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a"
+    run(bars_file, output, "--episodes", "1")
+    before = weights(output)
+    torch.save({}, Output(output).weights)
+    progress = Resumed(output)
+    train(plan_of(_options(["--resume", "--output", str(output), "--episodes", "65"])), progress)
+    assert len(progress.hashes) == 1
+    assert same(progress.networks, before)
 
 
 @pytest.mark.parametrize(("at", "best"), [(1, 128), (3, 256)])
