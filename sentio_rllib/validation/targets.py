@@ -70,7 +70,8 @@ def measure(
         "win_rate": win_rate_interval(wins, round(metrics["trips"]), level),
     }
     found["monthly_return"]["estimate"], found["sharpe"]["estimate"] = metrics["monthly_return_21"], metrics["sharpe"]
-    found["max_drawdown"]["at_closes"] = metrics["max_drawdown"]
+    # who never trades has no drawdown to speak of
+    found["max_drawdown"]["at_closes"] = metrics["max_drawdown"] if metrics["trades"] else None
     found["win_rate"]["estimate"] = metrics["win_rate"]
     return found
 

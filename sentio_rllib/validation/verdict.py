@@ -123,10 +123,13 @@ def _of_holdout(holdout: Mapping[str, Any] | None, missing: list[str]) -> list[C
             f"holdout: {metrics['sessions']} sessions, needed {MIN_HOLDOUT_SESSIONS} or more; bring more bars"
         )
     enough = metrics["sessions"] >= MIN_HOLDOUT_SESSIONS
+    idle = "" if metrics["trades"] else ", where the champion never trades"
     return [
         sound,
         *(
-            _compared(f"holdout_{name}", metrics[key], ">", 0.0, f"holdout Sharpe ratio of {what}", enough=enough)
+            _compared(
+                f"holdout_{name}", metrics[key], ">", 0.0, f"Sharpe ratio of {what} on the holdout{idle}", enough=enough
+            )
             for name, key, what in (
                 ("raw", "sharpe", "net returns"),
                 ("timing", "timing_sharpe", "net returns less mean exposure times buy-and-hold"),

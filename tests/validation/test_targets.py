@@ -13,7 +13,14 @@ TARGETS = Targets(1e-5, 390, sharpe=3.0, max_drawdown=0.08, win_rate=0.65)
 
 
 def measured(returns: np.ndarray, **changes: Any) -> dict[str, Any]:
-    metrics = {"monthly_return_21": 0.1, "sharpe": 4.0, "max_drawdown": 0.05, "win_rate": 0.75, "trips": 20.0}
+    metrics = {
+        "monthly_return_21": 0.1,
+        "sharpe": 4.0,
+        "max_drawdown": 0.05,
+        "win_rate": 0.75,
+        "trips": 20.0,
+        "trades": 40.0,
+    }
     return measure(returns, metrics | changes, sessions_per_year=252, level=0.95, resamples=200, seed=1)
 
 
@@ -50,6 +57,14 @@ def test_no_round_trip_measures_no_win_rate() -> None:
     found = measured(np.random.default_rng(4).normal(0, 0.01, 60), win_rate=None, trips=0.0)
     assert found["win_rate"] == {"estimate": None, "low": None, "high": None}
     assert compare_targets(TARGETS, None, found)["win_rate"]["reached"] is None
+
+
+def test_who_never_trades_has_reached_no_drawdown() -> None:
+    found = measured(np.zeros(60), sharpe=0.0, max_drawdown=0.0, win_rate=None, trips=0.0, trades=0.0)
+    told = compare_targets(TARGETS, None, found)
+    assert told["max_drawdown"]["reached"] is None
+    assert told["win_rate"]["reached"] is None
+    assert told["sharpe"]["reached"] is False
 
 
 def test_too_few_sessions_have_no_interval() -> None:

@@ -28,7 +28,7 @@ def found(**changes: Any) -> dict[str, Any]:
 
 
 def holdout(**changes: Any) -> dict[str, Any]:
-    metrics = {"sharpe": 1.0, "timing_sharpe": 0.5, "sessions": 30}
+    metrics = {"sharpe": 1.0, "timing_sharpe": 0.5, "sessions": 30, "trades": 4.0}
     held = {"opened": True, "why": "", "sound": True, "openings": 1}
     return held | {"metrics": metrics | {key: changes.pop(key) for key in list(changes) if key in metrics}} | changes
 
@@ -100,6 +100,12 @@ def test_too_few_sessions_win_over_what_failed() -> None:
     assert judgement.reasons[0] == "x: 10 periods, needed 20 or more"
     assert {check.name: check.held for check in judgement.checks}["dsr_raw"] is None
     assert any("0.1" in reason for reason in judgement.reasons)
+
+
+def test_a_champion_that_never_trades_on_the_holdout_is_told() -> None:
+    judgement = judge(found(), holdout(sharpe=0.0, timing_sharpe=0.0, trades=0.0), confidence=0.95)
+    assert judgement.verdict == "not supported"
+    assert all("where the champion never trades" in reason for reason in judgement.reasons)
 
 
 def test_a_short_holdout_is_too_little() -> None:
