@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +16,7 @@ from sentio_rllib.sweep.arms import BUDGET
 from sentio_rllib.sweep.claim import CONFIG, claim_folder, sweep_folder
 from sentio_rllib.sweep.config import SweepConfig, build_config, load_config
 from sentio_rllib.sweep.files import write_json
+from sentio_rllib.sweep.options import read_config, sweep_parser
 from sentio_rllib.sweep.prepare import prepare
 from sentio_rllib.sweep.space import ARM
 
@@ -252,37 +252,26 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sentio_rllib.compare",
-        description="Train the arms of a configuration with equal compute and say whether they differ.",
+    parser = sweep_parser(
+        "sentio_rllib.compare",
+        "Train the arms of a configuration with equal compute and say whether they differ.",
+        example="configs/variants.yaml",
+        resume="go on with a comparison, with the budgets it began with",
     )
-    parser.add_argument("config", type=Path, help="a YAML file with search.arms, for example configs/variants.yaml")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a key, for example data.path=bars.feather; may be given several times",
-    )
-    parser.add_argument("--name", help="name of the comparison and of its folder (default: the file's name)")
     parser.add_argument(
         "--equal",
         choices=EQUAL,
         help="steps: every arm trains for search.env_steps (default); seconds: as long as the first arm does, by "
         "rates that are measured first",
     )
-    parser.add_argument("--resume", action="store_true", help="go on with a comparison, with the budgets it began with")
-    parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 the user's mistake, 1 otherwise (interrupted, no arm scored)."""
     args = _parser().parse_args(arguments)
-    overrides = args.overrides + ([] if args.name is None else [f"name={args.name}"])
     try:
-        config = load_config(args.config, overrides)
+        config = read_config(args)
         check_comparable(config)
         for line in config.cautions():
             print(f"caution: {line}")

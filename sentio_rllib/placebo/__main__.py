@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -15,16 +14,17 @@ from sentio_rllib.market.bootstrap import MEAN_BLOCK
 from sentio_rllib.placebo.figures import VERDICTS, Figures
 from sentio_rllib.placebo.markets import KINDS, parse_kinds
 from sentio_rllib.sweep.claim import sweep_folder
-from sentio_rllib.sweep.config import load_config
+from sentio_rllib.sweep.options import read_config, sweep_parser
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sentio_rllib.placebo",
-        description="Run the same sweep on markets without an edge and on markets with a planted one, and report how "
-        "often it claims an edge on the first and on the second.",
+    parser = sweep_parser(
+        "sentio_rllib.placebo",
+        "Run the same sweep on markets without an edge and on markets with a planted one, and report how often it "
+        "claims an edge on the first and on the second.",
+        example="configs/placebo.yaml",
+        resume="keep finished markets and go on with the others",
     )
-    parser.add_argument("config", type=Path, help="a YAML file, for example configs/placebo.yaml")
     parser.add_argument("--markets", type=int, required=True, metavar="N", help="markets of each kind")
     parser.add_argument(
         "--kinds", default=",".join(KINDS), help="bootstrap: the configuration's own bars, resampled (default: all)"
@@ -35,27 +35,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--block", type=int, default=MEAN_BLOCK, help="mean block of the bootstrap in bars (default: %(default)s)"
     )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a key, as for a sweep",
-    )
-    parser.add_argument("--name", help="of the folder below experiments (default: the file's name)")
-    parser.add_argument("--resume", action="store_true", help="keep finished markets and go on with the others")
-    parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 the user's mistake, 1 interrupted."""
     args = _parser().parse_args(arguments)
-    overrides = args.overrides + ([] if args.name is None else [f"name={args.name}"])
     try:
         counts = dict.fromkeys(parse_kinds(args.kinds), args.markets)
-        config = load_config(args.config, overrides)
+        config = read_config(args)
         for line in config.cautions():
             print(f"caution: {line}")
         from sentio_rllib.placebo.runs import REPORT, run_placebo  # noqa: PLC0415  # Ray comes after all is checked

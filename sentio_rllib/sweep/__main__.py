@@ -5,46 +5,34 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from sentio_rllib.errors import SentioError
 from sentio_rllib.sweep.claim import sweep_folder
-from sentio_rllib.sweep.config import load_config
+from sentio_rllib.sweep.options import read_config, sweep_parser
 from sentio_rllib.sweep.results import print_summary
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m sentio_rllib.sweep",
-        description="Search PPO trading agents under purged cross-validation and keep the best.",
+    parser = sweep_parser(
+        "sentio_rllib.sweep",
+        "Search PPO trading agents under purged cross-validation and keep the best.",
+        example="configs/enhanced.yaml",
+        resume="go on with a sweep, or extend a finished one",
     )
-    parser.add_argument("config", type=Path, help="a YAML file, for example configs/enhanced.yaml")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="override a key, for example data.path=bars.feather; may be given several times",
-    )
-    parser.add_argument("--name", help="name of the sweep and of its folder (default: the file's name)")
-    parser.add_argument("--resume", action="store_true", help="go on with a sweep, or extend a finished one")
     parser.add_argument(
         "--reopen-holdout",
         action="store_true",
         help="open the holdout although some of its sessions were opened before; it then supports nothing any more",
     )
     parser.add_argument("--dry-run", action="store_true", help="show what would run and how long; start nothing")
-    parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 the user's mistake, 1 otherwise (interrupted, no trial scored)."""
     args = _parser().parse_args(arguments)
-    overrides = args.overrides + ([] if args.name is None else [f"name={args.name}"])
     try:
-        config = load_config(args.config, overrides)
+        config = read_config(args)
         for line in config.cautions():
             print(f"caution: {line}")
         if args.dry_run:
