@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -288,8 +288,9 @@ def _local_dates(timestamp: NDArray[np.int64], zone: str) -> NDArray[np.datetime
 
 
 def _schedule_around(calendar: str, first_ns: int, last_ns: int) -> _Schedule:
-    """The schedule over all years that the calendar knows, or where the bars, with a fortnight on both sides, go
-    beyond them, over the years of the bars.
+    """The schedule over the years of the bars, with a fortnight on both sides.
+
+    Cut from that over all years that the calendar knows, which is loaded once, unless the bars go beyond them.
     """
     margin = 14 * 24 * 60 * MINUTE_NS
     first, last = (pd.Timestamp(value, unit="ns") for value in (first_ns - margin, last_ns + margin))
@@ -301,8 +302,12 @@ def _schedule_around(calendar: str, first_ns: int, last_ns: int) -> _Schedule:
         )
     years = _known_years(calendar)
     if not (years[0] <= first.year and last.year <= years[1]):
-        years = (first.year, last.year)
-    return _load_schedule(calendar, f"{years[0]}-01-01", f"{years[1]}-12-31")
+        return _load_schedule(calendar, f"{first.year}-01-01", f"{last.year}-12-31")
+    schedule = _load_schedule(calendar, f"{years[0]}-01-01", f"{years[1]}-12-31")
+    edges = np.array([f"{first.year}-01-01", f"{last.year + 1}-01-01"], dtype="datetime64[D]")
+    start, stop = np.searchsorted(schedule.labels, edges)
+    columns = ("labels", "opens", "closes", "break_starts", "break_ends")
+    return replace(schedule, **{name: getattr(schedule, name)[start:stop] for name in columns})
 
 
 @lru_cache(maxsize=16)
