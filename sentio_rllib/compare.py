@@ -75,7 +75,7 @@ def measured_budgets(config: SweepConfig) -> SweepConfig:
     Each arm is measured by itself on this machine; budgets follow the ratios of the rates, so arms that then train
     side by side may all be slower.
     """
-    from sentio_rllib.sweep.measuring import budgets_of_equal_time, measure  # noqa: PLC0415  # Ray
+    from sentio_rllib.sweep.measuring import budgets_of_equal_time, measure  # noqa: PLC0415  # brings Ray
 
     prepared = prepare(config)
     rates = {
@@ -156,9 +156,9 @@ def compare(
     elif equal == "seconds":
         claim_folder(config, resume=False)  # before minutes are spent on measuring
         config = measured_budgets(config)
-    from sentio_rllib.sweep.comparison import comparison, last_evaluation  # noqa: PLC0415  # Ray, as the next two
-    from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415
-    from sentio_rllib.sweep.trials import read_outcomes  # noqa: PLC0415
+    from sentio_rllib.sweep.comparison import comparison, last_evaluation  # noqa: PLC0415  # brings Ray
+    from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415  # brings Ray
+    from sentio_rllib.sweep.trials import read_outcomes  # noqa: PLC0415  # brings Ray
 
     summary = run_sweep(config, resume=resume, address=address)
     folder, prepared = sweep_folder(config), prepare(config)

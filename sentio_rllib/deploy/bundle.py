@@ -114,8 +114,8 @@ def write_bundle(  # noqa: PLR0917  # the parts of a bundle, each of a type of i
         It cannot be written.
     """
     # both are heavy, and a program that only loads bundles need not have them installed
-    from sentio_rllib.deploy.card import model_card  # noqa: PLC0415
-    from sentio_rllib.deploy.export import DecisionModel, export_onnx  # noqa: PLC0415
+    from sentio_rllib.deploy.card import model_card  # noqa: PLC0415  # loading needs none of it
+    from sentio_rllib.deploy.export import DecisionModel, export_onnx  # noqa: PLC0415  # likewise
 
     if folder.exists():
         raise CheckpointError(f"{folder}: exists already; choose another folder or remove it")

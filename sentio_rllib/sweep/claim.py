@@ -22,13 +22,7 @@ from sentio_rllib.sweep.prepare import Prepared
 
 CONFIG = "config.yaml"
 FINGERPRINT = "fingerprint.json"
-EXTENDABLE = (
-    "search.trials",
-    "search.minutes",
-    "search.max_concurrent",
-    "resources.cpu",
-    "resources.gpu",
-)
+EXTENDABLE = ("search.trials", "search.minutes", "search.max_concurrent", "resources.cpu", "resources.gpu")
 """Keys that may differ when a sweep is resumed."""
 
 
