@@ -217,17 +217,22 @@ class Account:
     def view(self) -> AccountView:
         """Return what a decision reads; :meth:`report` comes before, at the same bar."""
         equity = self.cash + self.shares * self.close
-        fraction, shares, local_drawdown = (
-            torch.tensor([value], dtype=torch.float64)
-            for value in (self.shares * self.close / equity, self.shares, 1.0 - equity / float(self.marks.max()))
+        fraction, entry_ratio, bars_since_fill, local_drawdown, session_ratio, trades, shares = single_rows(
+            self.shares * self.close / equity,
+            self.close / self.entry if self.shares > 0.0 else 1.0,
+            self.bar - self.last_fill,
+            1.0 - equity / float(self.marks.max()),
+            equity / self.session_equity,
+            self.trades,
+            self.shares,
         )
         portfolio = portfolio_features(
             fraction=fraction,
-            entry_ratio=torch.tensor([self.close / self.entry if self.shares > 0.0 else 1.0], dtype=torch.float64),
-            bars_since_fill=torch.tensor([self.bar - self.last_fill]),
+            entry_ratio=entry_ratio,
+            bars_since_fill=bars_since_fill,
             local_drawdown=local_drawdown,
-            session_ratio=torch.tensor([equity / self.session_equity], dtype=torch.float64),
-            trades=torch.tensor([self.trades], dtype=torch.float64),
+            session_ratio=session_ratio,
+            trades=trades,
             window=self.rules.episode_length,
             max_drawdown=self.rules.max_drawdown,
         )
@@ -248,3 +253,8 @@ class Account:
             setattr(self, name, float(state[name]))
         for name in _ARRAYS:
             setattr(self, name, np.array(state[name], dtype=np.float64))
+
+
+def single_rows(*values: float) -> tuple[torch.Tensor, ...]:
+    """Return float64[1] of each value, views of one tensor: making each by itself takes longer than its use."""
+    return torch.tensor(values, dtype=torch.float64).unsqueeze(1).unbind()

@@ -2,92 +2,94 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-import torch.nn.functional as F
-from torch import nn
 
-from sentio_rllib.deploy.export import Contexts
-from sentio_rllib.policy.encoders import TapeTransformer
-from sentio_rllib.policy.heads import full_precision
-from sentio_rllib.policy.variants import ActorCritic
+from sentio_rllib.deploy.export import DecisionModel
+from sentio_rllib.policy.encoders import BandedAttention, TransformerLayer, norm
 
 
-class _Stream:
-    """The last `band` tokens that each layer of one encoder has been given, float ``[M, band, d]`` each.
+class _Attended:
+    """Keys and values of the last `band` tokens of one layer, in a ring: all that the next token attends to.
 
-    A token's way through a layer depends on the `band` tokens that end with it, so these are all that the next one
-    needs, and its embedding is that of the isolated receptive field.
+    A token's way through a layer depends on the `band` tokens that end with it, so its embedding is that of the
+    isolated receptive field. The token written last stands at `slot`, the one before it at ``slot - 1``, and so on
+    round the ring; where it stands changes nothing but the weights of the distances, which are turned with it.
     """
 
-    def __init__(self, encoder: TapeTransformer, members: int, band: int) -> None:
-        self.encoder, self.band = encoder, band
-        self.layers: list[nn.Module] = list(encoder.layers)
-        self.newest = torch.full((members, 1), band - 1)
-        self.tokens: list[torch.Tensor] = []
+    def __init__(self, attention: BandedAttention) -> None:
+        self.attention, self.band = attention, attention.band
+        self.slot = 0
+        nearest_last = attention.distance.detach().flip(-1)  # [K, heads, band]
+        self.distances = torch.cat([nearest_last, nearest_last], -1).flatten(0, 1).unsqueeze(1)
+        self.keys = self.values = torch.empty(0)  # [K, heads, band, d / heads]
 
-    def fill(self, patches: torch.Tensor) -> torch.Tensor:
-        """Read a receptive field, float ``[M, patches, width]``; return its embedding ``[M, 1, d]``."""
-        tokens: torch.Tensor = self.encoder.project(patches)
-        self.tokens = []
-        for layer in self.layers[:-1]:
-            self.tokens.append(tokens[:, -self.band :])
-            tokens = layer(tokens)
-        self.tokens.append(tokens[:, -self.band :])
-        return _norm(self.layers[-1](self.tokens[-1], self.newest))
+    def fill(self, tokens: torch.Tensor) -> None:
+        """Take what the layer is given, float ``[K, tokens, d]``, at least `band` tokens of it."""
+        packed = self.attention.inputs(norm(tokens[:, -self.band :]))
+        _, keys, values = self.attention.by_head(packed)
+        self.keys, self.values = keys.contiguous(), values.contiguous()
+        self.slot = self.band - 1
 
-    def advance(self, patch: torch.Tensor) -> torch.Tensor:
-        """Read the next patch, float ``[M, 1, width]``; return its embedding ``[M, 1, d]``."""
-        token: torch.Tensor = self.encoder.project(patch)
-        for index, layer in enumerate(self.layers):
-            self.tokens[index] = torch.cat([self.tokens[index][:, 1:], token], 1)
-            token = layer(self.tokens[index], self.newest)
-        return _norm(token)
+    def attend(self, token: torch.Tensor) -> torch.Tensor:
+        """Take the next token, float ``[K, 1, d]``; return what attention makes of it, likewise."""
+        attention, band = self.attention, self.band
+        query, key, value = attention.by_head(attention.inputs(norm(token)))
+        self.slot = (self.slot + 1) % band
+        self.keys[:, :, self.slot], self.values[:, :, self.slot] = key[:, :, 0], value[:, :, 0]
+        distances = self.distances[:, :, band - 1 - self.slot : 2 * band - 1 - self.slot]
+        keys, values = self.keys.flatten(0, 1), self.values.flatten(0, 1)
+        scores = torch.baddbmm(distances, query.flatten(0, 1), keys.transpose(1, 2), alpha=attention.scale)
+        mixed = torch.bmm(torch.softmax(scores, -1), values)
+        attended: torch.Tensor = attention.outputs(mixed.view(len(token), 1, -1))
+        return attended
 
 
 class EncoderCache:
-    """The contexts of decisions that follow each other one patch apart, as of ``DecisionModel.contexts``.
+    """The contexts of decisions that follow each other one patch apart, as of :meth:`DecisionModel.contexts`.
 
     Parameters
     ----------
-    network
-        M networks, in eval mode, with a transformer.
+    model
+        With a transformer.
+
+    Attributes
+    ----------
+    contexts
+        Float ``[K, 1, C]``, of the last decision; None where the next one has to read its whole receptive field.
     """
 
-    def __init__(self, network: ActorCritic) -> None:
-        spec, members = network.spec, len(network.members)
-        assert network.policy_encoder is not None
-        self.members, self.patch, self.patches = members, spec.patch, spec.receptive_patches
-        self.policy = _Stream(network.policy_encoder, members, spec.band)
-        own = network.value_encoder
-        self.value = None if own is None else _Stream(own, members, spec.band)
-        self.contexts: Contexts | None = None
+    def __init__(self, model: DecisionModel) -> None:
+        encoder = model.encoder
+        assert encoder is not None
+        self.model, self.encoder = model, encoder
+        layers = cast("list[TransformerLayer]", list(encoder.layers))
+        self.layers = [(layer, _Attended(layer.attention)) for layer in layers]
+        self.newest = torch.full((model.stacked, 1), model.spec.band - 1)
+        self.contexts: torch.Tensor | None = None
 
     def forget(self) -> None:
         """Make the next decision read its whole receptive field."""
         self.contexts = None
 
-    def fill(self, window: torch.Tensor) -> Contexts:
-        """Read the receptive field of a decision, float ``[bars, 14]``."""
-        patches = window.reshape(1, self.patches, -1).expand(self.members, -1, -1)
-        value = None if self.value is None else self.value.fill(patches)
-        return self._joined(window[-1], self.policy.fill(patches), value)
+    def fill(self, window: torch.Tensor) -> torch.Tensor:
+        """Read the receptive field of a decision, float ``[bars, 14]``; return its contexts."""
+        model, last = self.model, len(self.layers) - 1
+        tokens = self.encoder.project(window.reshape(1, model.patches, -1).expand(model.stacked, -1, -1))
+        for index, (layer, attended) in enumerate(self.layers):
+            attended.fill(tokens)
+            tokens = layer(tokens) if index < last else layer(tokens[:, -model.spec.band :], self.newest)
+        return self._joined(window, tokens)
 
-    def advance(self, window: torch.Tensor) -> Contexts:
+    def advance(self, window: torch.Tensor) -> torch.Tensor:
         """Go on to the decision one patch later; of `window`, as in :meth:`fill`, the last patch is read."""
-        patch = window[-self.patch :].reshape(1, 1, -1).expand(self.members, -1, -1)
-        value = None if self.value is None else self.value.advance(patch)
-        return self._joined(window[-1], self.policy.advance(patch), value)
+        model = self.model
+        token = self.encoder.project(window[-model.spec.patch :].reshape(1, 1, -1).expand(model.stacked, -1, -1))
+        for layer, attended in self.layers:
+            token = layer.after_attention(token, attended.attend(token))
+        return self._joined(window, token)
 
-    def _joined(self, now: torch.Tensor, policy: torch.Tensor, value: torch.Tensor | None) -> Contexts:
-        market = now.expand(1, self.members, -1)
-        of_policy, of_value = (
-            None if embedding is None else torch.cat([market, full_precision(embedding).transpose(0, 1)], -1)
-            for embedding in (policy, value)
-        )
-        assert of_policy is not None
-        self.contexts = Contexts(of_policy, of_policy if of_value is None else of_value)
+    def _joined(self, window: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        self.contexts = self.model.joined(window[-1:], norm(token))
         return self.contexts
-
-
-def _norm(tokens: torch.Tensor) -> torch.Tensor:
-    return F.layer_norm(tokens, tokens.shape[-1:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,18 +15,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from sentio_rllib.policy.encoders import Line
-from sentio_rllib.policy.heads import N_ACTIONS
+from sentio_rllib.policy.heads import N_ACTIONS, full_precision
+from sentio_rllib.policy.layers import Stack, side_by_side
 from sentio_rllib.policy.variants import N_MARKET, N_PORTFOLIO, ActorCritic
 
 INPUTS = ("market", "portfolio", "action_mask")
 OPSET = 20
-
-
-class Contexts(NamedTuple):
-    """What a decision sees of the market, float ``[batch, M, C]`` each: the policy, and the critic."""
-
-    policy: torch.Tensor
-    value: torch.Tensor
 
 
 class DecisionOutput(NamedTuple):
@@ -55,23 +50,31 @@ class DecisionOutput(NamedTuple):
 class DecisionModel(nn.Module):
     """The members of `network` as one policy that reads a window of bars for each decision.
 
+    Policy and critic have the same shape up to their heads, so they are evaluated as one stack of K networks: the M
+    policies and then the M critics, or M alone where the two share.
+
     Parameters
     ----------
     network
-        M networks, put in eval mode. Their mean decides as
+        M networks, whose weights are copied. Their mean decides as
         :func:`sentio_rllib.policy.deciding.ensemble_policy` does.
     """
 
     def __init__(self, network: ActorCritic) -> None:
         super().__init__()
-        self.network = network
-        spec = network.spec
-        self.bars = spec.receptive_field
-        self.patches = spec.receptive_patches
+        self.spec, self.members = network.spec, len(network.members)
+        self.bars, self.patches = self.spec.receptive_field, self.spec.receptive_patches
         # windows share a line, whose length is then a multiple of the band whatever the batch; what stands
         # before a window's own patches lies outside of its receptive field
-        self.tokens = spec.layers * spec.band if self.patches else 0
-        self.eval()
+        self.tokens = self.spec.layers * self.spec.band if self.patches else 0
+        own = network.policy_encoder
+        self.encoder = None if own is None else _with_critic(own, network.value_encoder)
+        self.trunk = _with_critic(network.policy_trunk, network.value_trunk)
+        self.stacked = self.members if network.value_trunk is None else 2 * self.members
+        self.policy_head, self.value_head = copy.deepcopy((network.policy_head, network.value_head))
+        self.register_buffer("regime_columns", torch.tensor(network.regime_columns), persistent=False)
+        self.regime_columns: torch.Tensor
+        self.requires_grad_(False).eval()
 
     def forward(self, market: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> DecisionOutput:
         """Decide.
@@ -92,44 +95,51 @@ class DecisionModel(nn.Module):
         """
         return self.decide(self.contexts(market), portfolio, action_mask)
 
-    def contexts(self, market: torch.Tensor) -> Contexts:
-        """Return what a decision sees of `market`, as in :meth:`forward`; known before the portfolio is."""
+    def contexts(self, market: torch.Tensor) -> torch.Tensor:
+        """Return what a decision sees of `market`, as in :meth:`forward`; known before the portfolio is.
+
+        Float ``[K, batch, C]``: the features of the decision's bar and, with a transformer, its embedding.
+        """
         if tuple(market.shape[1:]) != (self.bars, N_MARKET):
             raise ValueError(f"market: shape {tuple(market.shape)}; pass [batch, {self.bars}, {N_MARKET}]")
-        network, line = self.network, self._line(market)
-        now = market[:, -1:].expand(-1, len(network.members), -1)
-        policy = network.policy_context(now, line)
-        if network.value_encoder is None:  # the critic shares the encoder, or there is none
-            return Contexts(policy, policy)
-        return Contexts(policy, network.value_context(now, line))
+        embedding = None if self.encoder is None else self.encoder(self._line(market))
+        return self.joined(market[:, -1], embedding)
 
-    def decide(self, contexts: Contexts, portfolio: torch.Tensor, action_mask: torch.Tensor) -> DecisionOutput:
+    def joined(self, now: torch.Tensor, embedding: torch.Tensor | None) -> torch.Tensor:
+        """Return the contexts of bars with features `now` ``[batch, 14]`` and embeddings ``[K, batch, d]``."""
+        now = now.expand(self.stacked, -1, -1)
+        return now if embedding is None else torch.cat([now, full_precision(embedding)], -1)
+
+    def decide(self, contexts: torch.Tensor, portfolio: torch.Tensor, action_mask: torch.Tensor) -> DecisionOutput:
         """Decide on `contexts` of :meth:`contexts`; the rest as in :meth:`forward`."""
-        network = self.network
-        count = len(network.members)
-        portfolio = portfolio.unsqueeze(1).expand(-1, count, -1)
-        allowed = action_mask.unsqueeze(1).expand(-1, count, -1)
-        output = network.policy(contexts.policy, portfolio, allowed)
-        quantiles = network.quantiles(contexts.value, portfolio).mean(1)
-        probabilities = torch.softmax(output.logits, -1).mean(1)
+        members = self.members
+        inputs = torch.cat([contexts, portfolio.expand(self.stacked, -1, -1)], -1)
+        embedding = self.trunk(inputs)
+        regime = inputs[:members].index_select(-1, self.regime_columns)
+        logits, gate = self.policy_head(embedding[:members], regime, action_mask.expand(members, -1, -1))
+        quantiles = full_precision(self.value_head(embedding[-members:])).mean(0)
+        probabilities = torch.softmax(logits, -1).mean(0)
         return DecisionOutput(
             probabilities,
             quantiles.mean(-1),
-            quantiles if network.spec.critic == "quantile" else None,
-            None if output.gate is None else output.gate.mean(1),
+            quantiles if self.spec.critic == "quantile" else None,
+            None if gate is None else gate.mean(0),
             torch.log(probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny)),
         )
 
-    def _line(self, market: torch.Tensor) -> Line | None:
-        """Lay the windows out one behind the other, the same for each member."""
-        if not self.patches:
-            return None
-        batch, count = market.shape[0], len(self.network.members)
+    def _line(self, market: torch.Tensor) -> Line:
+        """Lay the windows out one behind the other, the same for each network."""
+        batch = market.shape[0]
         windows = market.reshape(batch, self.patches, -1)
         padded = F.pad(windows, (0, 0, self.tokens - self.patches, 0))
-        patches = padded.reshape(1, batch * self.tokens, -1).expand(count, -1, -1)
+        patches = padded.reshape(1, batch * self.tokens, -1).expand(self.stacked, -1, -1)
         positions = torch.arange(batch, device=market.device) * self.tokens + (self.tokens - 1)
-        return Line(patches, positions.unsqueeze(0).expand(count, -1))
+        return Line(patches, positions.unsqueeze(0).expand(self.stacked, -1))
+
+
+def _with_critic(policy: Stack, critic: Stack | None) -> Stack:
+    """Return a policy's part as a copy, with the critic's part behind it where that has its own."""
+    return copy.deepcopy(policy) if critic is None else side_by_side(policy, critic)
 
 
 class _Present(nn.Module):
@@ -138,7 +148,7 @@ class _Present(nn.Module):
     def __init__(self, model: DecisionModel) -> None:
         super().__init__()
         self.model = model
-        spec = model.network.spec
+        spec = model.spec
         has = {"quantiles": spec.critic == "quantile", "regime_weights": spec.head == "gated"}
         self.names = [name for name in DecisionOutput._fields[:-1] if has.get(name, True)]
         self.eval()

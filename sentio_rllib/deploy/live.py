@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.deploy.account import Account, AccountView, Portfolio
+from sentio_rllib.deploy.account import Account, AccountView, Portfolio, single_rows
 from sentio_rllib.deploy.bundle import Bundle, load_bundle
 from sentio_rllib.deploy.cache import EncoderCache
-from sentio_rllib.deploy.export import Contexts, DecisionModel
+from sentio_rllib.deploy.export import DecisionModel
 from sentio_rllib.deploy.feed import VALUES, Bar, check_bar, place
 from sentio_rllib.deploy.state import check_state, read_state, write_state
 from sentio_rllib.errors import BarsError, DecisionError
@@ -114,7 +114,7 @@ class TradingPolicy:
         spec = bundle.network.spec
         self._field = spec.receptive_field
         goes_on = spec.encoder == "transformer" and spec.patch == self.rules.decision_interval
-        self._cache = EncoderCache(bundle.network) if goes_on else None
+        self._cache = EncoderCache(self._model) if goes_on else None
         self._forget()
 
     @classmethod
@@ -276,7 +276,7 @@ class TradingPolicy:
         rows = self._rows[self._stop - self._field : self._stop]
         return torch.from_numpy(rows).to(self.bundle.network.dtype)
 
-    def _contexts(self) -> Contexts:
+    def _contexts(self) -> torch.Tensor:
         """What a decision at the last bar sees of the market."""
         if self._cache is None or not self.decision_due:
             return self._model.contexts(self._window().unsqueeze(0))
@@ -358,12 +358,7 @@ class TradingPolicy:
     @torch.inference_mode()
     def _judge(self, view: AccountView) -> Decision:
         rules, stopped = self.rules, self._account.stop_reached
-        window = buy_window(
-            rules,
-            torch.tensor([self._features.volatility], dtype=torch.float64),
-            torch.tensor([self._minute]),
-            torch.tensor([self._minutes_left]),
-        )
+        window = buy_window(rules, *single_rows(self._features.volatility, self._minute, self._minutes_left))
         can_buy, can_sell = executable_actions(rules, view.fraction, view.shares, view.local_drawdown, window)
         mask = action_mask(rules.masks, can_buy, can_sell)
         if stopped:

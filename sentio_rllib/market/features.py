@@ -88,6 +88,13 @@ class MarketFeature:
         limit = CLIP if self.squash == "clip" else 1.0
         return np.asarray(np.clip(self.scale * raw, -limit, limit))
 
+    def bound_one(self, raw: float) -> float:
+        """What :meth:`bound` does, of one value and much faster."""
+        if self.squash == "tanh":
+            return math.tanh(self.scale * raw)
+        limit = CLIP if self.squash == "clip" else 1.0
+        return min(max(self.scale * raw, -limit), limit)
+
 
 MARKET_FEATURES: tuple[MarketFeature, ...] = (
     *(MarketFeature(f"return_{window}", max(window, VOLATILITY_WINDOW), "tanh", 0.5) for window in RETURN_WINDOWS),

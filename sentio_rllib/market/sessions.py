@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sentio_rllib.errors import BarsError
 
 MINUTE_NS = 60_000_000_000
+DAY_NS = 24 * 60 * MINUTE_NS
 CUT_MINUTES = 60
 """More consecutive missing minutes than this inside a session cut the tape."""
 
@@ -185,6 +186,24 @@ def missing_before(timestamp: NDArray[np.int64], calendar: str = "XNYS") -> NDAr
     return missing.astype(np.int32)
 
 
+@lru_cache(maxsize=64)
+def unbroken_sessions(day: int, calendar: str = "XNYS") -> tuple[tuple[int, int], ...]:
+    """Return open and close, in ns UTC, of each session without a break that has minutes on a day.
+
+    Parameters
+    ----------
+    day
+        Days since 1970 in UTC.
+    calendar
+        As in :func:`assign_sessions`.
+    """
+    first = day * DAY_NS
+    schedule = _schedule_around(calendar, first, first + DAY_NS)
+    whole = schedule.trading_minutes() == _minutes(schedule.closes - schedule.opens)
+    chosen = whole & (schedule.opens < first + DAY_NS) & (schedule.closes > first)
+    return tuple(zip(schedule.opens[chosen].tolist(), schedule.closes[chosen].tolist(), strict=True))
+
+
 def on_session_days(dates: NDArray[np.datetime64], calendar: str = "XNYS") -> NDArray[np.bool_]:
     """Tell which dates, datetime64[D], are session days of the calendar."""
     instants = dates.astype("datetime64[ns]").astype(np.int64)
@@ -292,7 +311,7 @@ def _schedule_around(calendar: str, first_ns: int, last_ns: int) -> _Schedule:
 
     Cut from that over all years that the calendar knows, which is loaded once, unless the bars go beyond them.
     """
-    margin = 14 * 24 * 60 * MINUTE_NS
+    margin = 14 * DAY_NS
     first, last = (pd.Timestamp(value, unit="ns") for value in (first_ns - margin, last_ns + margin))
     low, high = _SUPPORTED_YEARS
     if first.year < low - 1 or last.year > high:

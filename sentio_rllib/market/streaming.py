@@ -95,8 +95,7 @@ class StreamingFeatures:
         raw["close_location"] = 2 * (close - low) / (high - low) - 1 if high > low else 0.0
         angle = 2 * math.pi * minute / length
         raw["minute_sin"], raw["minute_cos"] = math.sin(angle), math.cos(angle)
-        values = [float(feature.bound(np.asarray(raw[feature.name]))) for feature in MARKET_FEATURES]
-        return np.array(values, dtype=np.float32)
+        return np.array([feature.bound_one(raw[feature.name]) for feature in MARKET_FEATURES], dtype=np.float32)
 
     def _append(self, close: float, volume: float) -> None:
         """Write the bar behind the others, moving the window to the front when the space is used up."""
@@ -105,7 +104,7 @@ class StreamingFeatures:
             self._history[:, :kept] = self._history[:, -kept:]
             self._stop = kept
         log_close = math.log(close)
-        step = log_close - self._history[_LOG_CLOSE, self._stop - 1] if self.bars_seen else 0.0
+        step = log_close - float(self._history[_LOG_CLOSE, self._stop - 1]) if self.bars_seen else 0.0
         row = (close, log_close, step * step, math.log1p(volume), close * volume)
         self._history[:, self._stop] = row
         self._stop += 1
@@ -132,34 +131,45 @@ class StreamingFeatures:
         self.dollar_volume = float(self._window(_DOLLARS, batch.DOLLAR_VOLUME_WINDOW).mean())
         deviation = max(self.volatility, batch.VOLATILITY_FLOOR)
         short = max(self._volatility(batch.SHORT_VOLATILITY_WINDOW), batch.VOLATILITY_FLOOR)
-        log_close = self._history[_LOG_CLOSE, self._stop - 1]
+        log_close = float(self._history[_LOG_CLOSE, self._stop - 1])
         raw = {
-            f"return_{window}": (log_close - self._window(_LOG_CLOSE, window + 1)[0]) / (deviation * math.sqrt(window))
+            f"return_{window}": (log_close - float(self._window(_LOG_CLOSE, window + 1)[0]))
+            / (deviation * math.sqrt(window))
             for window in batch.RETURN_WINDOWS
         }
         raw["volatility_ratio"] = math.log(short / deviation)
         raw["volatility_level"] = math.log(deviation / self.reference_volatility)
-        change = np.diff(self._window(_CLOSE, batch.RSI_WINDOW + 1))
-        moved = np.abs(change).sum()
-        raw[f"rsi_{batch.RSI_WINDOW}"] = change.sum() / moved if moved > 0 else 0.0
+        closes = self._window(_CLOSE, batch.RSI_WINDOW + 1)
+        change = closes[1:] - closes[:-1]
+        moved = float(np.abs(change).sum())
+        raw[f"rsi_{batch.RSI_WINDOW}"] = float(change.sum()) / moved if moved > 0 else 0.0
         distance = self._distances(close)
-        mean_distance = distance[-batch.FAST_MEAN :].mean() - distance.mean()
+        fast = float(distance[-batch.FAST_MEAN :].sum()) / batch.FAST_MEAN
+        mean_distance = fast - float(distance.sum()) / batch.SLOW_MEAN
         raw[f"sma_{batch.FAST_MEAN}_{batch.SLOW_MEAN}"] = mean_distance / (batch.MEAN_DISTANCE_DEVIATION * deviation)
-        band = distance[-batch.BOLLINGER_WINDOW :]
-        raw[f"bollinger_{batch.BOLLINGER_WINDOW}"] = -band.mean() / max(band.std(), batch.RELATIVE_DEVIATION_FLOOR)
+        mean, spread = _mean_and_deviation(distance[-batch.BOLLINGER_WINDOW :])
+        raw[f"bollinger_{batch.BOLLINGER_WINDOW}"] = -mean / max(spread, batch.RELATIVE_DEVIATION_FLOOR)
         volumes = self._window(_LOG_VOLUME, batch.VOLUME_WINDOW)
-        spread = max(volumes.std(), batch.LOG_VOLUME_DEVIATION_FLOOR)
-        raw["volume_z"] = (volumes[-1] - volumes.mean()) / spread
+        mean, spread = _mean_and_deviation(volumes)
+        raw["volume_z"] = (float(volumes[-1]) - mean) / max(spread, batch.LOG_VOLUME_DEVIATION_FLOOR)
         return raw
 
     def _distances(self, close: float) -> NDArray[np.float64]:
         """Relative distances of the last 26 closes to the present one, padded with the first close."""
         closes = self._window(_CLOSE, batch.SLOW_MEAN)
-        padded = np.pad(closes, (batch.SLOW_MEAN - closes.size, 0), mode="edge")
-        return (padded - close) / close
+        if closes.size < batch.SLOW_MEAN:
+            closes = np.pad(closes, (batch.SLOW_MEAN - closes.size, 0), mode="edge")
+        return (closes - close) / close
 
     def _volatility(self, window: int) -> float:
         """RMS of the last `window` one-bar log returns; the first bar of the feed has none."""
         squares = self._window(_SQUARED_RETURN, window)
         returns_present = max(min(self.bars_seen - 1, window), 1)
-        return math.sqrt(squares.sum() / returns_present)
+        return math.sqrt(float(squares.sum()) / returns_present)
+
+
+def _mean_and_deviation(values: NDArray[np.float64]) -> tuple[float, float]:
+    """What ``mean`` and ``std`` of numpy return, without the cost of their calls."""
+    mean = float(values.sum()) / len(values)
+    apart = values - mean
+    return mean, math.sqrt(float((apart * apart).sum()) / len(values))

@@ -87,7 +87,7 @@ class BandedAttention(nn.Module):
 
     def __init__(self, members: Sequence[Member], d_model: int, heads: int, band: int, *, name: str) -> None:
         super().__init__()
-        self.heads, self.band = heads, band
+        self.heads, self.band, self.scale = heads, band, 1.0 / math.sqrt(d_model // heads)
         self.inputs = StackedLinear(members, d_model, 3 * d_model, gain=1.0, name=f"{name}.qkv")
         self.outputs = StackedLinear(members, d_model, d_model, gain=1.0, name=f"{name}.out")
         self.distance = nn.Parameter(torch.zeros(len(members), heads, band))
@@ -105,16 +105,19 @@ class BandedAttention(nn.Module):
         packed = self.inputs(tokens)
         if length % self.band:
             packed = F.pad(packed, (0, 0, 0, blocks * self.band - length))
-        split = packed.view(members, blocks, self.band, 3, self.heads, width // self.heads)
-        query, key, value = split.permute(3, 0, 4, 1, 2, 5)  # each [M, heads, blocks, band, d / heads]
-        scale = 1.0 / math.sqrt(width // self.heads)
-        scores = torch.matmul(query * scale, _with_previous(key).transpose(-1, -2))
+        query, key, value = (each.view(members, self.heads, blocks, self.band, -1) for each in self.by_head(packed))
+        scores = torch.matmul(query * self.scale, _with_previous(key).transpose(-1, -2))
         bias = self.distance[:, :, self.reach].masked_fill(self.outside, float("-inf"))
         weights = torch.softmax(scores + bias.unsqueeze(2), -1)
         mixed = torch.matmul(weights.to(value.dtype), _with_previous(value))
         flat = mixed.permute(0, 2, 3, 1, 4).reshape(members, blocks * self.band, width)
         mapped: torch.Tensor = self.outputs(flat[:, :length] if positions is None else at_positions(flat, positions))
         return mapped
+
+    def by_head(self, packed: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return queries, keys and values, views ``[M, heads, tokens, d / heads]`` of ``[M, tokens, 3 * d]``."""
+        split = packed.view(*packed.shape[:2], 3, self.heads, -1)
+        return split.permute(2, 0, 3, 1, 4).unbind()
 
 
 def _with_previous(blocks: torch.Tensor) -> torch.Tensor:
@@ -186,15 +189,19 @@ class TransformerLayer(nn.Module):
 
     def forward(self, tokens: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         """Map float ``[M, tokens, d]`` to the same, or to ``[M, rows, d]`` where `positions` chooses tokens."""
-        attended = self.attention(_norm(tokens), positions)
-        stream = tokens if positions is None else at_positions(tokens, positions)
+        attended = self.attention(norm(tokens), positions)
+        return self.after_attention(tokens if positions is None else at_positions(tokens, positions), attended)
+
+    def after_attention(self, stream: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """Join `stream` and what attention made of it, and go through the feed-forward layer, ``[M, rows, d]`` each."""
         stream = self.joins[0](stream, self.dropouts[0](attended))
-        update = self.narrow(F.gelu(self.widen(_norm(stream))))
+        update = self.narrow(F.gelu(self.widen(norm(stream))))
         joined: torch.Tensor = self.joins[1](stream, self.dropouts[1](update))
         return joined
 
 
-def _norm(tokens: torch.Tensor) -> torch.Tensor:
+def norm(tokens: torch.Tensor) -> torch.Tensor:
+    """Return tokens ``[..., d]`` with mean 0 and variance 1 each."""
     return F.layer_norm(tokens, tokens.shape[-1:])
 
 
@@ -244,4 +251,4 @@ class TapeTransformer(nn.Module):
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             tokens = layer(tokens, line.positions if index == last else None)
-        return _norm(tokens)
+        return norm(tokens)

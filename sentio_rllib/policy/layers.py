@@ -7,13 +7,17 @@ Activations inside a stack are laid out ``[M, rows, features]``.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from sentio_rllib.seeding import Member, stream
+
+Stack = TypeVar("Stack", bound=nn.Module)
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "silu": nn.SiLU}
 
@@ -122,3 +126,17 @@ class StackedMLP(nn.Module):
         """Map float ``[M, rows, in]`` to the embedding ``[M, rows, hidden[-1]]``."""
         embedding: torch.Tensor = self.layers(inputs)
         return embedding
+
+
+def side_by_side(first: Stack, second: Stack) -> Stack:
+    """Return one stack of the members of two of the same shape, a copy to be evaluated and not to be trained.
+
+    Parameters
+    ----------
+    first, second
+        Modules whose parameters all have a leading member dimension, M and N; the result has M + N.
+    """
+    both = copy.deepcopy(first)
+    for name, parameter in both.named_parameters():
+        parameter.data = torch.cat([parameter.data, second.get_parameter(name).data])
+    return both.eval().requires_grad_(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import zipfile
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,6 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentio_rllib.deploy import feed
 from sentio_rllib.deploy.account import Account, DecisionError, Portfolio
 from sentio_rllib.deploy.cache import EncoderCache
 from sentio_rllib.deploy.export import DecisionModel
@@ -254,6 +256,22 @@ def test_places_are_those_of_the_batch(bars: Bars) -> None:
     assert wanted.cuts.tolist() == [500]
 
 
+@pytest.mark.parametrize("calendar", ["XNYS", "24/7", "XHKG", "XASX", "CMES"])  # breaks, sessions over midnight UTC
+def test_a_bar_stands_where_the_batch_puts_it_whatever_came_before(
+    monkeypatch: pytest.MonkeyPatch, calendar: str
+) -> None:
+    start = int(np.datetime64("2024-11-27T00:00", "ns").astype(np.int64))  # a half day of XNYS follows
+    steps = np.random.default_rng(7).choice([1, 5, 30, 60, 61, 62, 90, 600], size=1_500)
+    stamps = (start + np.cumsum(steps) * MINUTE_NS).tolist()
+    pairs = list(itertools.pairwise(stamps))
+    found = [place(stamp, previous, calendar, "all") for previous, stamp in pairs]
+    monkeypatch.setattr(feed, "unbroken_sessions", lambda *_: ())
+    wanted = [place(stamp, previous, calendar, "all") for previous, stamp in pairs]
+    assert found == wanted
+    assert {at.regular for at in found} == ({True} if calendar == "24/7" else {True, False})
+    assert {at.cut for at in found} == {at.new_session for at in found} == {True, False}
+
+
 def test_a_new_year_builds_no_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh()
 
@@ -332,14 +350,14 @@ def test_a_restored_policy_goes_on_as_if_it_had_never_stopped(bars: Bars, tmp_pa
 @pytest.mark.parametrize("changes", [{}, {"layers": 1}, {"layers": 3, "gated_residual": True}, {"shared": True}])
 def test_what_was_encoded_goes_on_as_whole_windows(bars: Bars, changes: dict[str, Any]) -> None:
     network = busy_network(PolicySpec(variant="enhanced-maskable", **(SMALL | changes)))
-    model, cache = DecisionModel(network), EncoderCache(network)
+    model = DecisionModel(network)
+    cache = EncoderCache(model)
     features = torch.from_numpy(build_tape(bars).features)
     with torch.no_grad():
         for number, stop in enumerate(range(700, 1_000, 15)):
             window = features[stop - model.bars : stop]
             found = cache.advance(window) if number else cache.fill(window)
-            for one, other in zip(found, model.contexts(window.unsqueeze(0)), strict=True):
-                torch.testing.assert_close(one, other, atol=2e-6, rtol=0.0)
+            torch.testing.assert_close(found, model.contexts(window.unsqueeze(0)), atol=2e-6, rtol=0.0)
 
 
 @pytest.mark.parametrize("seen", [0, 1, 300])
