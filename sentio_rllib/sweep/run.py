@@ -30,6 +30,7 @@ from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.context import Context
 from sentio_rllib.sweep.journal import Journal
 from sentio_rllib.sweep.ledger import Ledger
+from sentio_rllib.sweep.memory import memory_faults_end_one_trial
 from sentio_rllib.sweep.outcome import Course, write_outcome
 from sentio_rllib.sweep.prepare import members_of, prepare, probe, trial_settings
 from sentio_rllib.sweep.progress import SweepReporter
@@ -223,7 +224,8 @@ def _tune(sweep: Context, searcher: HonestSearcher, interruption: Interruption) 
             verbose=1,
         ),
     )
-    tuner.fit()
+    with memory_faults_end_one_trial():
+        tuner.fit()
 
 
 def _trial_name(trial: Any) -> str:

@@ -8,13 +8,17 @@ import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import ray
 import torch
 from optuna.trial import FrozenTrial, TrialState
+from ray.air.execution._internal import event_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from sentio_rllib.errors import SplitError, SweepError
 from sentio_rllib.policy.checkpoint import load_model, verify_manifest
@@ -232,6 +236,9 @@ class Restless(SentioPPO):
         if rate == 2e-4 and self.env_steps == 2 * EVALUATE_EVERY and not (self.folder / "killed").exists():
             (self.folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if rate == 5e-4 and self.env_steps == EVALUATE_EVERY and not (self.folder / "took all memory").exists():
+            (self.folder / "took all memory").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         if rate == 3e-4 and self.env_steps == EVALUATE_EVERY:
             raise RuntimeError("the disk\nis on fire")
         if rate == 4e-4 and self.env_steps == EVALUATE_EVERY:
@@ -240,9 +247,29 @@ class Restless(SentioPPO):
         return super().step()
 
 
+def memory_monitor(noted: Path) -> SimpleNamespace:
+    """Ray, whose driver is told of a worker that took all memory what Ray's memory monitor makes of its death."""
+
+    def get(future: Any) -> Any:
+        try:
+            return ray.get(future)
+        except RayActorError as error:
+            marker = noted / "took all memory"
+            if not marker.exists() or marker.read_text():
+                raise
+            marker.write_text("told")
+            raise OutOfMemoryError(
+                "Task was killed due to the node running low on memory.\nMemory used: all"
+            ) from error
+
+    return SimpleNamespace(get=get, wait=ray.wait, ObjectRef=ray.ObjectRef)
+
+
 @pytest.fixture(scope="module")
 def restless(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> tuple[Path, Path]:
-    """A sweep of four: one sound, one killed once, one that always raises, one that is not finite."""
+    """A sweep of five: one sound, one killed once, one that always raises, one that is not finite, and one that is
+    killed once for the memory it takes.
+    """
     storage, noted = tmp_path_factory.mktemp("restless"), tmp_path_factory.mktemp("noted")
 
     class Trial(Restless):  # sent to the trials by value
@@ -250,8 +277,10 @@ def restless(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_clus
 
     patch = pytest.MonkeyPatch()
     patch.setattr(run, "SentioPPO", Trial)
-    rates = {"ppo.learning_rate": {"choice": [1e-4, 2e-4, 3e-4, 4e-4]}}
+    patch.setattr(event_manager, "ray", memory_monitor(noted))
+    rates = {"ppo.learning_rate": {"choice": [1e-4, 2e-4, 3e-4, 4e-4, 5e-4]}}
     changes: dict[str, Any] = {"sampler": "grid", "scheduler": "none", "space": rates, "max_concurrent": 2}
+    changes["trials"] = 5
     named = {f"search__{key}": value for key, value in changes.items()}
     run_sweep(tiny_config(bars_file, storage, ppo__learning_rate=1e-4, **named))
     patch.undo()
@@ -261,7 +290,8 @@ def restless(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_clus
 def test_a_failed_trial_is_recorded_with_its_reason_and_the_others_go_on(restless: tuple[Path, Path]) -> None:
     folder, noted = restless
     board = board_of(folder).drop_duplicates("trial_id").set_index("ppo.learning_rate")
-    assert board["state"].to_dict() == {1e-4: "completed", 2e-4: "completed", 3e-4: "failed", 4e-4: "failed"}
+    completed = dict.fromkeys((1e-4, 2e-4, 5e-4), "completed")
+    assert board["state"].to_dict() == completed | {3e-4: "failed", 4e-4: "failed"}
     assert board.loc[1e-4, "ended"] == "budget at 512 env steps"
     always = "RuntimeError: the disk"
     assert board.loc[3e-4, "ended"] == f"failed at 128 env steps: {always}; restarted after {always}"
@@ -271,12 +301,12 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_others_go_on(restles
     assert (noted / "0.0004").read_text().split() == ["0", "128"], "a trial that is not finite is not tried again"
     states = {trial.params["ppo.learning_rate"]: trial for trial in study_of(folder)}
     assert {rate: trial.state for rate, trial in states.items()} == {
-        1e-4: TrialState.COMPLETE, 2e-4: TrialState.COMPLETE, 3e-4: TrialState.FAIL, 4e-4: TrialState.FAIL,
+        **dict.fromkeys(completed, TrialState.COMPLETE), 3e-4: TrialState.FAIL, 4e-4: TrialState.FAIL,
     }  # fmt: skip
     assert states[4e-4].user_attrs["reason"] == "nonfinite"
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["trials"] == {"asked": 4, "total": 4, "completed": 2, "pruned": 0, "failed": 2, "unfinished": 0}
-    assert summary["best"]["params"]["ppo.learning_rate"] in (1e-4, 2e-4)
+    assert summary["trials"] == {"asked": 5, "total": 5, "completed": 3, "pruned": 0, "failed": 2, "unfinished": 0}
+    assert summary["best"]["params"]["ppo.learning_rate"] in completed
 
 
 def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(restless: tuple[Path, Path]) -> None:
@@ -287,6 +317,17 @@ def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(restless: t
     board = board_of(folder).drop_duplicates("trial_id").set_index("ppo.learning_rate")
     assert board.loc[2e-4, "ended"].startswith("budget at 512 env steps; restarted after ActorDiedError: ")
     assert board.loc[2e-4, "evaluations"] == 4
+
+
+def test_a_trial_killed_for_its_memory_goes_on_from_its_checkpoint_and_ends_nothing_else(
+    restless: tuple[Path, Path],
+) -> None:
+    folder, noted = restless
+    assert (noted / "took all memory").read_text() == "told"
+    assert [int(line) for line in (noted / "0.0005").read_text().split()] == [0, 128, 128, 256, 384]
+    board = board_of(folder).drop_duplicates("trial_id").set_index("ppo.learning_rate")
+    reason = "WorkerOutOfMemoryError: Task was killed due to the node running low on memory."
+    assert board.loc[5e-4, "ended"] == f"budget at 512 env steps; restarted after {reason}"
 
 
 def test_what_is_not_finite_is_never_kept(restless: tuple[Path, Path]) -> None:
