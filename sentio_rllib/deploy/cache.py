@@ -57,7 +57,8 @@ class EncoderCache:
     Attributes
     ----------
     contexts
-        Float ``[K, 1, C]``, of the last decision; None where the next one has to read its whole receptive field.
+        Float ``[K, 1, C]``, at the last bar where a decision was due; None where the next one has to read its whole
+        receptive field.
     """
 
     def __init__(self, model: DecisionModel) -> None:
@@ -66,7 +67,6 @@ class EncoderCache:
         self.model, self.encoder = model, encoder
         layers = cast("list[TransformerLayer]", list(encoder.layers))
         self.layers = [(layer, _Attended(layer.attention)) for layer in layers]
-        self.newest = torch.full((model.stacked, 1), model.spec.band - 1)
         self.contexts: torch.Tensor | None = None
 
     def forget(self) -> None:
@@ -75,12 +75,12 @@ class EncoderCache:
 
     def fill(self, window: torch.Tensor) -> torch.Tensor:
         """Read the receptive field of a decision, float ``[bars, 14]``; return its contexts."""
-        model, last = self.model, len(self.layers) - 1
+        model = self.model
         tokens = self.encoder.project(window.reshape(1, model.patches, -1).expand(model.stacked, -1, -1))
-        for index, (layer, attended) in enumerate(self.layers):
+        for layer, attended in self.layers:
             attended.fill(tokens)
-            tokens = layer(tokens) if index < last else layer(tokens[:, -model.spec.band :], self.newest)
-        return self._joined(window, tokens)
+            tokens = layer(tokens)
+        return self._joined(window, tokens[:, -1:])
 
     def advance(self, window: torch.Tensor) -> torch.Tensor:
         """Go on to the decision one patch later; of `window`, as in :meth:`fill`, the last patch is read."""

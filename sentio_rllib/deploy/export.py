@@ -62,7 +62,7 @@ class DecisionModel(nn.Module):
 
     def __init__(self, network: ActorCritic) -> None:
         super().__init__()
-        self.spec, self.members = network.spec, len(network.members)
+        self.spec, self.dtype, self.members = network.spec, network.dtype, len(network.members)
         self.bars, self.patches = self.spec.receptive_field, self.spec.receptive_patches
         # windows share a line, whose length is then a multiple of the band whatever the batch; what stands
         # before a window's own patches lies outside of its receptive field

@@ -12,7 +12,7 @@ import numpy as np
 
 from sentio_rllib.errors import BarsError
 from sentio_rllib.market.checks import iso_minute
-from sentio_rllib.market.sessions import CUT_MINUTES, DAY_NS, MINUTE_NS, assign_sessions, unbroken_sessions
+from sentio_rllib.market.sessions import CUT_MINUTES, DAY_NS, MINUTE_NS, assign_sessions, session_parts
 
 Stamp = int | np.integer | np.datetime64 | datetime
 """Start of a minute: ns since 1970 in UTC, ``datetime64`` (UTC by numpy's convention), or an aware datetime."""
@@ -142,9 +142,9 @@ def place(stamp: int, previous: int | None, calendar: str, hours: str) -> Place:
             "the order of time"
         )
     if previous is not None and stamp - previous <= (CUT_MINUTES + 1) * MINUTE_NS:  # what most bars are
-        for opened, closed in unbroken_sessions(stamp // DAY_NS, calendar):
-            if opened <= previous and stamp < closed:
-                minute, length = (stamp - opened) // MINUTE_NS, (closed - opened) // MINUTE_NS
+        for part in session_parts(stamp // DAY_NS, calendar):
+            if part.start <= previous and stamp < part.stop:
+                minute, length = (stamp - part.opened) // MINUTE_NS, (part.closed - part.opened) // MINUTE_NS
                 return Place(minute, length, regular=True, new_session=False, cut=False)
     stamps = [stamp] if previous is None else [previous, stamp]
     sessions, regular = assign_sessions(np.array(stamps, dtype=np.int64), calendar)

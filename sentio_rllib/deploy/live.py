@@ -103,7 +103,7 @@ class TradingPolicy:
     Parameters
     ----------
     bundle
-        What :func:`~sentio_rllib.deploy.bundle.load_bundle` returns.
+        What :func:`~sentio_rllib.deploy.bundle.load_bundle` returns; its weights are copied.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -274,7 +274,7 @@ class TradingPolicy:
     def _window(self) -> torch.Tensor:
         """The features that a decision reads, ``[bars, 14]``."""
         rows = self._rows[self._stop - self._field : self._stop]
-        return torch.from_numpy(rows).to(self.bundle.network.dtype)
+        return torch.from_numpy(rows).to(self._model.dtype)
 
     def _contexts(self) -> torch.Tensor:
         """What a decision at the last bar sees of the market."""
@@ -363,7 +363,7 @@ class TradingPolicy:
         mask = action_mask(rules.masks, can_buy, can_sell)
         if stopped:
             mask = action_mask("state", torch.zeros_like(can_buy), can_sell)
-        portfolio = view.portfolio.to(self.bundle.network.dtype)
+        portfolio = view.portfolio.to(self._model.dtype)
         output = self._model.decide(self._contexts(), portfolio, mask)
         action = int(output.logits.argmax())
         if stopped:

@@ -77,6 +77,11 @@ class MarketFeature:
     scale: float = 1.0
     since_open: bool = False
 
+    @property
+    def limit(self) -> float:
+        """Largest value; the least is its negative."""
+        return CLIP if self.squash == "clip" else 1.0
+
     def lookback(self, session_minutes: int = SESSION_MINUTES) -> int:
         """Bars before t that it reads, where the calendar's longest session has `session_minutes`."""
         return max(self.window_lookback, session_minutes - 1) if self.since_open else self.window_lookback
@@ -85,15 +90,13 @@ class MarketFeature:
         """Bring raw values float64[...] into [-1, 1], or into [-5, 5] for ``clip``."""
         if self.squash == "tanh":
             return np.asarray(np.tanh(self.scale * raw))
-        limit = CLIP if self.squash == "clip" else 1.0
-        return np.asarray(np.clip(self.scale * raw, -limit, limit))
+        return np.asarray(np.clip(self.scale * raw, -self.limit, self.limit))
 
     def bound_one(self, raw: float) -> float:
         """What :meth:`bound` does, of one value and much faster."""
         if self.squash == "tanh":
             return math.tanh(self.scale * raw)
-        limit = CLIP if self.squash == "clip" else 1.0
-        return min(max(self.scale * raw, -limit), limit)
+        return min(max(self.scale * raw, -self.limit), self.limit)
 
 
 MARKET_FEATURES: tuple[MarketFeature, ...] = (

@@ -6,7 +6,7 @@ import difflib
 import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import exchange_calendars
 import numpy as np
@@ -186,9 +186,21 @@ def missing_before(timestamp: NDArray[np.int64], calendar: str = "XNYS") -> NDAr
     return missing.astype(np.int32)
 
 
+class SessionPart(NamedTuple):
+    """A stretch of a session without a break, from `start` to before `stop`, of the session `opened` to `closed`.
+
+    All in ns UTC.
+    """
+
+    start: int
+    stop: int
+    opened: int
+    closed: int
+
+
 @lru_cache(maxsize=64)
-def unbroken_sessions(day: int, calendar: str = "XNYS") -> tuple[tuple[int, int], ...]:
-    """Return open and close, in ns UTC, of each session without a break that has minutes on a day.
+def session_parts(day: int, calendar: str = "XNYS") -> tuple[SessionPart, ...]:
+    """Return the parts of sessions that have minutes on a day: one of each, or two around its break.
 
     Parameters
     ----------
@@ -198,10 +210,13 @@ def unbroken_sessions(day: int, calendar: str = "XNYS") -> tuple[tuple[int, int]
         As in :func:`assign_sessions`.
     """
     first = day * DAY_NS
-    schedule = _schedule_around(calendar, first, first + DAY_NS)
-    whole = schedule.trading_minutes() == _minutes(schedule.closes - schedule.opens)
-    chosen = whole & (schedule.opens < first + DAY_NS) & (schedule.closes > first)
-    return tuple(zip(schedule.opens[chosen].tolist(), schedule.closes[chosen].tolist(), strict=True))
+    last = first + DAY_NS - 1
+    schedule = _schedule_around(calendar, first, last)
+    columns = (schedule.opens, schedule.break_starts, schedule.break_ends, schedule.closes)
+    parts = []
+    for opened, break_start, break_end, closed in zip(*(column.tolist() for column in columns), strict=True):
+        parts += [SessionPart(opened, break_start, opened, closed), SessionPart(break_end, closed, opened, closed)]
+    return tuple(part for part in parts if part.start < part.stop and part.start <= last and part.stop > first)
 
 
 def on_session_days(dates: NDArray[np.datetime64], calendar: str = "XNYS") -> NDArray[np.bool_]:

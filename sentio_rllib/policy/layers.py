@@ -139,4 +139,4 @@ def side_by_side(first: Stack, second: Stack) -> Stack:
     both = copy.deepcopy(first)
     for name, parameter in both.named_parameters():
         parameter.data = torch.cat([parameter.data, second.get_parameter(name).data])
-    return both.eval().requires_grad_(False)
+    return both

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+
+_FAILURES = ("_actor_start_failed", "_actor_task_failed")
 
 
 class WorkerOutOfMemoryError(RayActorError):  # type: ignore[misc]  # Ray ships no types
@@ -16,20 +19,29 @@ class WorkerOutOfMemoryError(RayActorError):  # type: ignore[misc]  # Ray ships 
 
 @contextmanager
 def memory_faults_end_one_trial() -> Iterator[None]:
-    """Let Tune treat what the memory monitor kills by its ``FailureConfig``, and end the trial alone.
+    """Let Tune treat what the memory monitor kills by its ``FailureConfig``, and name the reason.
 
-    Tune takes an ``OutOfMemoryError`` for a mistake of its own and ends the whole experiment (as of Ray 2.60, there
-    is no setting against it), since it is neither an error of the actor nor one of its task.
+    An ``OutOfMemoryError`` is neither an error of the actor nor one of its task. In mid-trial Tune takes it for a
+    mistake of its own and ends the whole experiment; at the start of a worker it loses the reason (as of Ray 2.60,
+    there is no setting against either).
     """
-    original = RayActorManager._actor_task_failed
-
-    def failed(manager: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
-        if isinstance(exception, OutOfMemoryError):
-            exception = WorkerOutOfMemoryError(error_msg=str(exception))
-        original(manager, tracked_actor_task, exception)
-
-    RayActorManager._actor_task_failed = failed
+    originals = {name: getattr(RayActorManager, name) for name in _FAILURES}
+    for name, original in originals.items():
+        setattr(RayActorManager, name, _told(original))
     try:
         yield
     finally:
-        RayActorManager._actor_task_failed = original
+        for name, original in originals.items():
+            setattr(RayActorManager, name, original)
+
+
+def _told(original: Callable[..., None]) -> Callable[..., None]:
+    """Return a method of the manager that is told of a worker's death, where it is one for memory."""
+
+    @functools.wraps(original)
+    def failed(*args: Any, exception: Exception, **named: Any) -> None:
+        if isinstance(exception, OutOfMemoryError) and not isinstance(exception, RayTaskError):
+            exception = WorkerOutOfMemoryError(error_msg=str(exception))
+        original(*args, exception=exception, **named)
+
+    return failed

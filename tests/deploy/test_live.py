@@ -265,11 +265,33 @@ def test_a_bar_stands_where_the_batch_puts_it_whatever_came_before(
     stamps = (start + np.cumsum(steps) * MINUTE_NS).tolist()
     pairs = list(itertools.pairwise(stamps))
     found = [place(stamp, previous, calendar, "all") for previous, stamp in pairs]
-    monkeypatch.setattr(feed, "unbroken_sessions", lambda *_: ())
+    monkeypatch.setattr(feed, "session_parts", lambda *_: ())
     wanted = [place(stamp, previous, calendar, "all") for previous, stamp in pairs]
     assert found == wanted
     assert {at.regular for at in found} == ({True} if calendar == "24/7" else {True, False})
     assert {at.cut for at in found} == {at.new_session for at in found} == {True, False}
+
+
+@pytest.mark.parametrize("calendar", ["XBOM", "XHKG"])
+def test_no_bar_is_refused_earlier_than_the_calendar_ends(monkeypatch: pytest.MonkeyPatch, calendar: str) -> None:
+    """Bars are placed up to a fortnight before the calendar's last day, which bounds what can be said of gaps."""
+    end = np.datetime64(f"{sessions._known_years(calendar)[1] + 1}-01-01")
+    days = (end - 14 - np.arange(6)).astype("datetime64[m]")
+    stamps = sorted(int((day + np.timedelta64(5, "h")).astype("datetime64[ns]").astype(np.int64)) for day in days)
+
+    def answers() -> list[object]:
+        found: list[object] = []
+        for stamp in stamps:
+            try:
+                found.append(place(stamp, stamp - MINUTE_NS, calendar, "all"))
+            except BarsError as error:
+                found.append(error.lines)
+        return found
+
+    found = answers()
+    monkeypatch.setattr(feed, "session_parts", lambda *_: ())
+    assert found == answers()
+    assert any(isinstance(each, feed.Place) for each in found)
 
 
 def test_a_new_year_builds_no_calendar(monkeypatch: pytest.MonkeyPatch) -> None:

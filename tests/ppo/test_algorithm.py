@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import resource
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -237,3 +238,22 @@ def test_bfloat16_scores_agree_with_float32_within_noise(small_splits: Splits, s
     difference = (weights["float32"] - weights["bfloat16"]).abs().max()
     assert 0.0 < difference < 0.1
     assert scores["bfloat16"] == pytest.approx(scores["float32"], abs=3.0)
+
+
+def _resident_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+@pytest.mark.slow
+def test_memory_has_a_ceiling_over_two_hundred_iterations(small_tape: Tape, small_splits: Splits) -> None:
+    settings = _settings(small_splits, env_steps=256 * 10_000, evaluate_every=256)
+    algorithm = _build(settings, small_tape)
+    for _ in range(40):
+        algorithm.train()
+    before = _resident_mb()
+    for _ in range(200):
+        algorithm.train()
+    grown = _resident_mb() - before
+    algorithm.stop()
+    assert grown < 20.0, f"{grown:.1f} MB in 200 iterations"
