@@ -21,7 +21,7 @@ from rich.table import Table
 
 from sentio_rllib.deploy.bundle import Bundle, load_bundle
 from sentio_rllib.deploy.trades import Walked, walk_blocks
-from sentio_rllib.errors import BarsError, ConfigError, SentioError
+from sentio_rllib.errors import BarsError, ConfigError, SentioError, tell
 from sentio_rllib.market.bars import Bars, load_bars
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.sweep.config import build_config
@@ -205,10 +205,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.output is not None:
             write_backtest(args.output, bundle, bars, result, notes)
             console.print(escape(f"wrote metrics.json, trades.parquet and equity.parquet to {args.output}"))
-    except SentioError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 2
+    except (SentioError, OSError) as error:
+        return tell(error)
     return 0
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sentio_rllib.errors import ConfigError, SentioError, SweepError
+from sentio_rllib.errors import ConfigError, SentioError, SweepError, tell
 from sentio_rllib.sweep.arms import BUDGET
 from sentio_rllib.sweep.claim import CONFIG, claim_folder, sweep_folder
 from sentio_rllib.sweep.config import SweepConfig, build_config, load_config
@@ -276,10 +276,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in config.cautions():
             print(f"caution: {line}")
         found, summary = compare(config, equal=args.equal, resume=args.resume, address=args.address)
-    except SentioError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 2
+    except (SentioError, OSError) as error:
+        return tell(error)
     except KeyboardInterrupt:  # before the sweep takes it as a request to end
         print("ended before an arm was started", file=sys.stderr)
         return 1

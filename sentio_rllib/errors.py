@@ -1,11 +1,16 @@
 """The exception tree. Every error a user can cause derives from :class:`SentioError`.
 
-The command line prints each line of a :class:`SentioError` and exits 2; any other exception is a bug.
+The command line prints each line of a :class:`SentioError` and exits 2; a full disk is told in one line and exits 1;
+any other exception is a bug.
 """
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Sequence
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SentioError(Exception):
@@ -60,3 +65,29 @@ class TrainError(SentioError):
 
 class NonFiniteError(SentioError):
     """A loss, gradient or score is NaN or infinite; the trial that met it fails."""
+
+
+def tell(error: SentioError | OSError) -> int:
+    """Print an error as commands do, and return the exit status.
+
+    Raises
+    ------
+    OSError
+        The one given, where it tells of anything but a full disk.
+    """
+    if isinstance(error, SentioError):
+        lines, status = error.lines, 2
+    elif is_full(error):
+        where = f"{error.filename}: " if error.filename else ""
+        lines = [f"{where}no space is left on the disk; make room and start again (with --resume where there is one)"]
+        status = 1
+    else:
+        raise error
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+def is_full(error: BaseException) -> bool:
+    """Tell whether an exception says that the disk, or the user's share of it, is full."""
+    return isinstance(error, OSError) and error.errno in _FULL

@@ -20,7 +20,7 @@ import torch
 from pydantic import ValidationError
 
 from sentio_rllib.deploy.bundle import load_bundle, write_bundle
-from sentio_rllib.errors import CheckpointError, SentioError
+from sentio_rllib.errors import CheckpointError, SentioError, tell
 from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.checkpoint import load_model
 from sentio_rllib.seeding import Member
@@ -295,10 +295,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(_told(pull(args.experiment, args.output, args.trial, args.combine), args.output))
         found = verify(args.experiment, args.output) if args.verify else None
-    except SentioError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 2
+    except (SentioError, OSError) as error:
+        return tell(error)
     if not args.verify:
         return 0
     if found is None:

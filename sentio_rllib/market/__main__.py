@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sentio_rllib.errors import BarsError, SentioError
+from sentio_rllib.errors import BarsError, SentioError, tell
 from sentio_rllib.market.bars import check_output, load_bars, write_bars
 
 
@@ -24,10 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments)
     try:
         _run(options)
-    except SentioError as error:
-        for line in error.lines:
-            sys.stderr.write(f"error: {line}\n")
-        return 2
+    except (SentioError, OSError) as error:
+        return tell(error)
     return 0
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from sentio_rllib.errors import SentioError
+from sentio_rllib.errors import SentioError, tell
 from sentio_rllib.market.bootstrap import MEAN_BLOCK
 from sentio_rllib.placebo.figures import VERDICTS, Figures
 from sentio_rllib.placebo.markets import KINDS, parse_kinds
@@ -51,10 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = run_placebo(
             config, counts, edge=args.edge, mean_block=args.block, resume=args.resume, address=args.address
         )
-    except SentioError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 2
+    except (SentioError, OSError) as error:
+        return tell(error)
     except KeyboardInterrupt:  # between two sweeps; within one it is a request to end
         print("ended; go on with --resume", file=sys.stderr)
         return 1

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentio_rllib.errors import SentioError
+from sentio_rllib.errors import SentioError, tell
 from sentio_rllib.report.page import write_report
 
 
@@ -22,10 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         path = write_report(args.experiment, args.output)
-    except SentioError as error:
-        for line in error.lines:
-            sys.stderr.write(f"error: {line}\n")
-        return 2
+    except (SentioError, OSError) as error:
+        return tell(error)
     sys.stdout.write(f"wrote {path}\n")
     return 0
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from sentio_rllib.errors import SentioError
+from sentio_rllib.errors import SentioError, tell
 from sentio_rllib.sweep.claim import sweep_folder
 from sentio_rllib.sweep.options import read_config, sweep_parser
 from sentio_rllib.sweep.results import print_summary
@@ -43,10 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415  # as above
 
         summary = run_sweep(config, resume=args.resume, address=args.address, reopen_holdout=args.reopen_holdout)
-    except SentioError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 2
+    except (SentioError, OSError) as error:
+        return tell(error)
     except KeyboardInterrupt:  # before the sweep takes it as a request to end
         print("ended before a trial was started", file=sys.stderr)
         return 1

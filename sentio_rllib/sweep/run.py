@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import socket
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -19,9 +20,10 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 from ray import tune
+from ray.tune import TuneError
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from sentio_rllib.errors import SweepError
+from sentio_rllib.errors import SentioError, SweepError, is_full
 from sentio_rllib.ppo.algorithm import SentioPPO
 from sentio_rllib.ppo.env_runner import TapeHandle
 from sentio_rllib.sweep.account import open_account
@@ -224,8 +226,23 @@ def _tune(sweep: Context, searcher: HonestSearcher, interruption: Interruption) 
             verbose=1,
         ),
     )
-    with memory_faults_end_one_trial():
-        tuner.fit()
+    try:
+        with memory_faults_end_one_trial():
+            tuner.fit()
+    except TuneError as error:  # what a callback raises comes wrapped, as it does from a full disk
+        raise _reason_of(error) from error
+
+
+def _reason_of(error: BaseException) -> BaseException:
+    """Return what made Tune fail, where that is the user's to mend; else the error itself."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SentioError) or is_full(cause):
+            return cause
+        if isinstance(cause, sqlite3.OperationalError):  # the ledger's come as a SentioError
+            return SweepError(f"the study cannot be written ({cause}); mend that, then go on with --resume")
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _trial_name(trial: Any) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from sentio_rllib.errors import NonFiniteError, SentioError, TrainError
+from sentio_rllib.errors import NonFiniteError, SentioError, TrainError, tell
 from sentio_rllib.sweep.claim import CONFIG
 from sentio_rllib.sweep.config import SweepConfig
 from sentio_rllib.sweep.reading import read_yaml
@@ -154,10 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if plan.config.data.path is None:
             progress.told("no --data: this trains on the embedded market, which is synthetic, not on a real one")
         train(plan, progress)
-    except SentioError as error:
-        for line in error.lines:
-            print(f"error: {line}", file=sys.stderr)
-        return 1 if isinstance(error, NonFiniteError) else 2
+    except (SentioError, OSError) as error:
+        status = tell(error)
+        return 1 if isinstance(error, NonFiniteError) else status
     except KeyboardInterrupt:  # before the run takes it as a request to end, or the second
         print("ended at once; --resume goes on from the last checkpoint, if there is one", file=sys.stderr)
         return 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gc
 import json
 import os
 import signal
@@ -20,12 +22,13 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.air.execution._internal import event_manager
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from sentio_rllib.errors import SplitError, SweepError
+from sentio_rllib.errors import SplitError, SweepError, tell
 from sentio_rllib.policy.checkpoint import load_model, verify_manifest
 from sentio_rllib.ppo.algorithm import SentioPPO
-from sentio_rllib.sweep import run
+from sentio_rllib.sweep import journal, run
 from sentio_rllib.sweep.claim import CONFIG, FINGERPRINT, hold
 from sentio_rllib.sweep.config import SweepConfig, load_config
+from sentio_rllib.sweep.files import append_row
 from sentio_rllib.sweep.prepare import prepare
 from sentio_rllib.sweep.run import Interruption, run_sweep
 from tests.sweep.checks import assert_complete, board_of, labels, study_of, timeless
@@ -350,6 +353,34 @@ def test_the_time_budget_ends_a_sweep_that_resume_completes(bars_file: Path, tmp
     summary = run_sweep(tiny_config(bars_file, tmp_path, search__trials=2), resume=True)
     assert summary["state"] == "completed"
     assert_complete(tmp_path / "tiny", 2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Tune leaves its result files open
+def test_a_full_disk_ends_a_sweep_with_its_reason_and_resume_completes_it(
+    bars_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config(bars_file, tmp_path, search__trials=1)
+    written: list[Path] = []
+
+    def append(path: Path, row: dict[str, Any]) -> None:
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        append_row(path, row)
+        written.append(path)
+
+    monkeypatch.setattr(journal, "append_row", append)
+    with pytest.raises(OSError, match="No space left") as caught:
+        run_sweep(config)
+    capsys.readouterr()
+    assert tell(caught.value) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {caught.value.filename}: no space is left on the disk; make room")
+    del caught
+    gc.collect()
+    monkeypatch.undo()
+    run_sweep(config, resume=True)
+    assert_complete(tmp_path / "tiny", 1)
+    assert board_of(tmp_path / "tiny")["evaluations"].max() == 4
 
 
 def errors(action: Callable[[], object]) -> list[str]:
