@@ -200,7 +200,7 @@ class SessionPart(NamedTuple):
 
 @lru_cache(maxsize=64)
 def session_parts(day: int, calendar: str = "XNYS") -> tuple[SessionPart, ...]:
-    """Return the parts of sessions that have minutes on a day: one of each, or two around its break.
+    """Return the parts of the sessions that have minutes on a day: one of each, or two around its break.
 
     Parameters
     ----------
@@ -212,11 +212,12 @@ def session_parts(day: int, calendar: str = "XNYS") -> tuple[SessionPart, ...]:
     first = day * DAY_NS
     last = first + DAY_NS - 1
     schedule = _schedule_around(calendar, first, last)
+    today = (schedule.opens <= last) & (schedule.closes > first)
     columns = (schedule.opens, schedule.break_starts, schedule.break_ends, schedule.closes)
     parts = []
-    for opened, break_start, break_end, closed in zip(*(column.tolist() for column in columns), strict=True):
+    for opened, break_start, break_end, closed in zip(*(column[today].tolist() for column in columns), strict=True):
         parts += [SessionPart(opened, break_start, opened, closed), SessionPart(break_end, closed, opened, closed)]
-    return tuple(part for part in parts if part.start < part.stop and part.start <= last and part.stop > first)
+    return tuple(part for part in parts if part.start < part.stop)
 
 
 def on_session_days(dates: NDArray[np.datetime64], calendar: str = "XNYS") -> NDArray[np.bool_]:
