@@ -153,42 +153,6 @@ def projected_return(returns: Floats, sessions: int = 21) -> float:
     return math.expm1(month * math.log1p(mean)) if mean > -1.0 else -1.0
 
 
-def exposure(position: Floats) -> float:
-    """Return the mean of `position` float64[K], fractions of equity held; 0 for none."""
-    check_returns("position", position, rank=1)
-    return float(position.mean()) if position.size else 0.0
-
-
-def turnover(traded_usd: Floats, equity_usd: Floats, sessions: int) -> float:
-    """Return how often equity is turned over in a session.
-
-    Parameters
-    ----------
-    traded_usd
-        float64[K], notional of the fills of each step, buys and sells, >= 0.
-    equity_usd
-        float64[K], equity before each step, > 0.
-    sessions
-        Sessions in which the K steps lie, > 0.
-    """
-    check_returns("traded_usd", traded_usd, rank=1)
-    check_returns("equity_usd", equity_usd, rank=1)
-    if traded_usd.shape != equity_usd.shape:
-        raise ValueError(f"traded_usd has shape {traded_usd.shape}, equity_usd {equity_usd.shape}")
-    if np.any(equity_usd <= 0.0):
-        raise ValueError("equity_usd must be > 0")
-    return float(np.sum(traded_usd / equity_usd)) / _positive("sessions", sessions)
-
-
-def trades_per_day(traded: NDArray[np.bool_], sessions: int) -> float:
-    """Return the fills per session, from `traded` bool[K], whether a step had one; `sessions` > 0."""
-    if not isinstance(traded, np.ndarray) or traded.dtype != np.bool_:
-        raise TypeError("traded must be a bool array")
-    if traded.ndim != 1:
-        raise ValueError(f"traded has rank {traded.ndim}, needed 1")
-    return float(np.count_nonzero(traded)) / _positive("sessions", sessions)
-
-
 def round_trips(equity: Floats, position: Floats) -> Floats:
     """Return the net returns of all closed round trips: from flat to flat, costs inside.
 
@@ -214,12 +178,6 @@ def round_trips(equity: Floats, position: Floats) -> Floats:
     closed = np.flatnonzero(~held[1:] & held[:-1])
     before = np.maximum(opened[: closed.size] - 1, 0)
     return np.asarray(equity[closed] / equity[before] - 1.0)
-
-
-def win_rate(trips: Floats) -> float:
-    """Return the share of `trips` float64[R], returns of :func:`round_trips`, above 0; 0 without any."""
-    check_returns("trips", trips, rank=1)
-    return float(np.mean(trips > 0.0)) if trips.size else 0.0
 
 
 def cv_score(fold_scores: Floats, fold_penalty: float = 0.5) -> float:

@@ -142,30 +142,11 @@ def test_projection_edges() -> None:
     assert metrics.projected_return(floats(-1.5)) == -1.0
 
 
-def test_activity_by_hand() -> None:
-    assert metrics.exposure(floats(0.0, 0.95, 0.95, 0.0)) == pytest.approx(0.475)
-    assert metrics.exposure(floats()) == 0.0
-    assert metrics.turnover(floats(95.0, 0.0, 60.0), floats(100.0, 100.0, 120.0), 2) == pytest.approx(0.725)
-    assert metrics.trades_per_day(np.array([True, False, True, True]), 2) == 1.5
-    assert metrics.trades_per_day(np.zeros(0, dtype=np.bool_), 1) == 0.0
-    with pytest.raises(ValueError, match="sessions"):
-        metrics.trades_per_day(np.array([True]), 0)
-    with pytest.raises(ValueError, match="equity_usd"):
-        metrics.turnover(floats(1.0), floats(0.0), 1)
-    with pytest.raises(ValueError, match="shape"):
-        metrics.turnover(floats(1.0), floats(1.0, 2.0), 1)
-    with pytest.raises(TypeError, match="bool"):
-        metrics.trades_per_day(floats(1.0), 1)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="rank 2"):
-        metrics.trades_per_day(np.zeros((2, 2), dtype=np.bool_), 1)
-
-
 def test_round_trips_by_hand() -> None:
     equity = floats(100, 100, 99, 110, 110, 108, 104, 104, 104, 120)
     position = floats(0, 0, 0.9, 0.5, 0, 0.9, 0.9, 0, 0, 0.9)
     trips = metrics.round_trips(equity, position)
     np.testing.assert_allclose(trips, [0.10, 104 / 110 - 1])  # the trip still open is not counted
-    assert metrics.win_rate(trips) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -186,11 +167,6 @@ def test_round_trip_edges(position: tuple[float, ...], expected: list[float] | N
             metrics.round_trips(equity, floats(*position))
     else:
         np.testing.assert_allclose(metrics.round_trips(equity, floats(*position)), expected)
-
-
-def test_win_rate_edges() -> None:
-    assert metrics.win_rate(floats()) == 0.0
-    assert metrics.win_rate(floats(0.0, -0.1, 0.2, 0.1)) == 0.5
 
 
 def test_cv_score_by_hand() -> None:
@@ -222,10 +198,7 @@ ONE_PATH: dict[str, Callable[[Any], Any]] = {
     "longest_drawdown": metrics.longest_drawdown,
     "cvar": metrics.cvar,
     "projected_return": metrics.projected_return,
-    "exposure": metrics.exposure,
-    "turnover": lambda values: metrics.turnover(values, values, 1),
     "round_trips": lambda values: metrics.round_trips(values, values),
-    "win_rate": metrics.win_rate,
     "equity_curve": metrics.equity_curve,
 }
 
