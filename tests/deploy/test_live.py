@@ -1,12 +1,11 @@
-"""The live policy: what it refuses, when it decides, how it starts, stops, goes on; the account's six figures."""
+"""The live policy: what it refuses, when it decides, how it starts, stops and goes on."""
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import zipfile
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from sentio_rllib.deploy import feed
-from sentio_rllib.deploy.account import Account, DecisionError, Portfolio
+from sentio_rllib.deploy.account import DecisionError, Portfolio
 from sentio_rllib.deploy.cache import EncoderCache
 from sentio_rllib.deploy.export import DecisionModel
-from sentio_rllib.deploy.feed import Bar, nanoseconds, place
+from sentio_rllib.deploy.feed import Bar, place
 from sentio_rllib.deploy.live import Decision, TradingPolicy
 from sentio_rllib.errors import BarsError, CheckpointError, SentioError
 from sentio_rllib.market import sessions
@@ -31,8 +27,8 @@ from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import Simulator
-from tests.deploy.replay import SMALL, Broker, bar_at, bundle_of, busy_network, small_bars
-from tests.trading.tapes import bars_of, random_tape, trading_rules, whole
+from tests.deploy.replay import SMALL, bar_at, bundle_of, busy_network, small_bars
+from tests.trading.tapes import bars_of, whole
 
 RULES = TradingRules(masks="risk", episode_length=100)
 SPEC = PolicySpec(variant="enhanced-maskable", **SMALL)
@@ -215,20 +211,6 @@ def test_bars_that_are_refused_leave_no_trace(bars: Bars, change: dict[str, Any]
     policy.update(good)
 
 
-def test_stamps_of_all_kinds_are_one() -> None:
-    wanted = int(np.datetime64("2020-01-02T14:30", "ns").astype(np.int64))
-    eastern = timezone(timedelta(hours=-5))
-    for stamp in (
-        wanted,
-        np.int64(wanted),
-        np.datetime64("2020-01-02T14:30"),
-        datetime(2020, 1, 2, 14, 30, tzinfo=UTC),
-        datetime(2020, 1, 2, 9, 30, tzinfo=eastern),
-        pd.Timestamp("2020-01-02T09:30", tz="America/New_York"),
-    ):
-        assert nanoseconds(stamp) == wanted
-
-
 def test_history_of_another_market_is_refused(bars: Bars) -> None:
     with pytest.raises(BarsError, match=r"those of XNYS, this policy was trained on 24/7"):
         fresh(calendar="24/7", session_minutes=1440).warm_up(bars)
@@ -241,57 +223,6 @@ def test_history_of_another_market_is_refused(bars: Bars) -> None:
 
 
 # --- sessions and cuts -------------------------------------------------------------------------------------------
-
-
-def test_places_are_those_of_the_batch(bars: Bars) -> None:
-    whole_day = small_bars(1_300, without=(500, 575))
-    wanted = whole_day.sessions
-    previous = None
-    for index, stamp in enumerate(whole_day.timestamp.tolist()):
-        at = place(stamp, previous, "XNYS", "regular")
-        assert (at.minute, at.length) == (wanted.minute[index], wanted.length[index])
-        assert at.cut == (index in wanted.cuts)
-        assert at.new_session == (index > 0 and wanted.session[index] != wanted.session[index - 1])
-        previous = stamp
-    assert wanted.cuts.tolist() == [500]
-
-
-@pytest.mark.parametrize("calendar", ["XNYS", "24/7", "XHKG", "XASX", "CMES"])  # breaks, sessions over midnight UTC
-def test_a_bar_stands_where_the_batch_puts_it_whatever_came_before(
-    monkeypatch: pytest.MonkeyPatch, calendar: str
-) -> None:
-    start = int(np.datetime64("2024-11-27T00:00", "ns").astype(np.int64))  # a half day of XNYS follows
-    steps = np.random.default_rng(7).choice([1, 5, 30, 60, 61, 62, 90, 600], size=1_500)
-    stamps = (start + np.cumsum(steps) * MINUTE_NS).tolist()
-    pairs = list(itertools.pairwise(stamps))
-    found = [place(stamp, previous, calendar, "all") for previous, stamp in pairs]
-    monkeypatch.setattr(feed, "session_parts", lambda *_: ())
-    wanted = [place(stamp, previous, calendar, "all") for previous, stamp in pairs]
-    assert found == wanted
-    assert {at.regular for at in found} == ({True} if calendar == "24/7" else {True, False})
-    assert {at.cut for at in found} == {at.new_session for at in found} == {True, False}
-
-
-@pytest.mark.parametrize("calendar", ["XBOM", "XHKG"])
-def test_no_bar_is_refused_earlier_than_the_calendar_ends(monkeypatch: pytest.MonkeyPatch, calendar: str) -> None:
-    """Bars are placed up to a fortnight before the calendar's last day, which bounds what can be said of gaps."""
-    end = np.datetime64(f"{sessions._known_years(calendar)[1] + 1}-01-01")
-    days = (end - 14 - np.arange(6)).astype("datetime64[m]")
-    stamps = sorted(int((day + np.timedelta64(5, "h")).astype("datetime64[ns]").astype(np.int64)) for day in days)
-
-    def answers() -> list[object]:
-        found: list[object] = []
-        for stamp in stamps:
-            try:
-                found.append(place(stamp, stamp - MINUTE_NS, calendar, "all"))
-            except BarsError as error:
-                found.append(error.lines)
-        return found
-
-    found = answers()
-    monkeypatch.setattr(feed, "session_parts", lambda *_: ())
-    assert found == answers()
-    assert any(isinstance(each, feed.Place) for each in found)
 
 
 def test_a_new_year_builds_no_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -451,126 +382,6 @@ def test_flipped_bits_of_a_state_are_one_kind_of_error(bars: Bars, tmp_path: Pat
 # --- the account -------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
-@given(
-    rules=trading_rules(flat_by_close=False, max_drawdown=0.999),
-    seed=st.integers(0, 2**16),
-    every_bar=st.booleans(),
-)
-def test_the_six_figures_are_the_simulators(rules: TradingRules, seed: int, every_bar: bool) -> None:
-    tape = random_tape(seed, bars=220)
-    simulator = Simulator(tape.tensors(), rules, 1, horizon=None)
-    start = 1 + seed % 7
-    simulator.reset(whole(1), bars_of(1, start), bars_of(1, tape.n))
-    account, generator = Account(rules), np.random.default_rng(seed)
-    account.begin(float(tape.close[start]))
-    for bar in range(start, tape.n - rules.decision_interval - 2, rules.decision_interval):
-        seen = simulator.observe()
-        account.report(Portfolio(float(simulator.cash), float(simulator.shares)))
-        view = account.view()
-        np.testing.assert_allclose(view.portfolio.numpy(), seen.portfolio.numpy(), atol=2e-6)
-        assert float(view.fraction) == pytest.approx(float(seen.portfolio[0, 0]), abs=1e-6)
-        assert not account.stop_reached
-        action = int(generator.integers(0, 3))
-        account.ordered = (0, 1, -1)[action]
-        simulator.step(torch.tensor([action]))
-        for each in range(bar + 1, bar + 1 + rules.decision_interval):
-            account.mark(float(tape.close[each]), new_session=bool(tape.session[each] != tape.session[each - 1]))
-            if every_bar:  # a fill that is told at once is the same fill
-                account.report(Portfolio(float(simulator.cash), float(simulator.shares)))
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    rules=trading_rules(flat_by_close=True) | trading_rules(max_drawdown=0.01),
-    seed=st.integers(0, 2**16),
-    every_bar=st.booleans(),
-)
-def test_the_six_figures_with_forced_exits(rules: TradingRules, seed: int, every_bar: bool) -> None:
-    """Every fill is reported at its bar, two of one bar one after the other."""
-    tape = random_tape(seed, bars=220)
-    simulator = Simulator(tape.tensors(), rules, 1, horizon=None)
-    start = 1 + seed % 7
-    simulator.reset(whole(1), bars_of(1, start), bars_of(1, tape.n))
-    broker, account, generator = Broker(tape, rules, start), Account(rules), np.random.default_rng(seed)
-    account.begin(float(tape.close[start]))
-    for _ in range(start, tape.n - rules.decision_interval - 2, rules.decision_interval):
-        account.report(broker.portfolio)
-        np.testing.assert_allclose(account.view().portfolio.numpy(), simulator.observe().portfolio.numpy(), atol=2e-6)
-        order = int(generator.integers(0, 3))
-        account.ordered = (0, 1, -1)[order]
-        result = simulator.step(torch.tensor([order]))
-        for _ in range(rules.decision_interval):
-            traded, order = broker.open_bar(order, close_out=account.stop_reached), 0
-            bar = broker.books.bar
-            account.mark(float(tape.close[bar]), new_session=bool(tape.session[bar] != tape.session[bar - 1]))
-            if traded or every_bar:
-                account.report(broker.portfolio)
-            if rules.flat_by_close and tape.session_last[bar] and broker.sell_at_close():
-                account.report(broker.portfolio)
-        assert account.stop_reached == bool(result.terminated)
-        if account.stop_reached:
-            return
-
-
-def test_a_stop_is_not_forgotten_when_the_sale_recovers() -> None:
-    account = Account(TradingRules(fee_rate=0.0, max_drawdown=0.2))
-    account.begin(100.0)
-    account.report(Portfolio(0.0, 1_000.0))
-    account.mark(79.0, new_session=False)
-    assert account.stop_reached
-    account.mark(85.0, new_session=False)
-    account.report(Portfolio(85_000.0, 0.0))  # sold at this bar's open, above the level of 80,000
-    assert account.stop_reached
-
-
-@pytest.mark.parametrize("told_before", [True, False])
-def test_a_sale_at_a_close_is_the_same_whether_or_not_the_bar_was_reported_before(told_before: bool) -> None:
-    account = Account(TradingRules(fee_rate=0.01, max_drawdown=0.05))
-    account.begin(100.0)
-    account.report(Portfolio(100_000.0, 0.0))
-    account.ordered = 1
-    account.mark(100.0, new_session=False)
-    account.report(Portfolio(1_000.0, 980.0))
-    account.mark(110.0, new_session=False)
-    if told_before:
-        account.report(Portfolio(1_000.0, 980.0))  # worth 108,800: never marked so, for the close sells
-    account.report(Portfolio(107_722.0, 0.0))
-    assert (account.last_fill, account.stop_reached) == (2, False)
-    assert account.trades == pytest.approx(1.0 + 0.5 ** (1 / 390))
-    account.mark(111.0, new_session=True)
-    account.report(Portfolio(107_722.0, 0.0))
-    assert account.marks.max() == account.session_equity == account.peak == 107_722.0
-
-
-def test_entry_prices_by_hand() -> None:
-    account = Account(TradingRules(fee_rate=0.01))
-    account.begin(100.0)
-    account.report(Portfolio(10_000.0, 0.0))
-    account.mark(110.0, new_session=False)
-    account.report(Portfolio(10_000.0 - 10 * 105.0 * 1.01, 10.0))  # 10 at 105
-    assert account.entry == pytest.approx(105.0)
-    account.mark(110.0, new_session=False)
-    account.report(Portfolio(account.cash - 30 * 109.0 * 1.01, 40.0))  # 30 at 109
-    assert account.entry == pytest.approx(108.0)
-    account.report(Portfolio(account.cash + 20 * 120.0 * 0.99, 20.0))  # a sale leaves it
-    assert account.entry == pytest.approx(108.0)
-    account.report(Portfolio(account.cash, 20.0, entry_price=107.5))  # who knows better says so
-    assert account.entry == 107.5
-    account.report(Portfolio(account.cash, 25.0))  # shares for nothing: taken at the close
-    assert account.entry == pytest.approx((20 * 107.5 + 5 * 110.0) / 25)
-    account.report(Portfolio(account.cash, 0.0))
-    assert float(account.view().portfolio[0, 1]) == 0.0
-
-
-def test_a_position_that_was_there_before_counts_from_the_close() -> None:
-    account = Account(TradingRules())
-    account.begin(100.0)
-    account.report(Portfolio(0.0, 50.0))
-    assert account.entry == 100.0
-    assert account.view().portfolio.numpy()[0].round(6).tolist() == [1.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-
-
 def test_the_drawdown_stop_closes_and_stays_closed(bars: Bars) -> None:
     policy = warm(bars)
     last = NEEDED + 100
@@ -591,20 +402,6 @@ def test_the_drawdown_stop_closes_and_stays_closed(bars: Bars) -> None:
     policy.restart()
     again = policy.decide(Portfolio(75_000.0, 0.0))
     assert not again.stopped
-
-
-@pytest.mark.parametrize(
-    ("values", "match"),
-    [
-        ((math.nan, 0.0, None), r"portfolio\.cash: nan"),
-        ((1.0, -1.0, None), r"portfolio\.shares: -1\.0"),
-        ((1.0, math.inf, None), r"portfolio\.shares: inf"),
-        ((1.0, 1.0, 0.0), r"portfolio\.entry_price: 0\.0"),
-    ],
-)
-def test_portfolios_that_are_none(values: tuple[float, float, float | None], match: str) -> None:
-    with pytest.raises(DecisionError, match=match):
-        Portfolio(*values)
 
 
 @pytest.mark.parametrize("portfolio", [Portfolio(0.0, 0.0), Portfolio(-1e6, 1.0)])
