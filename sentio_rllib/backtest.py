@@ -23,7 +23,9 @@ from sentio_rllib.deploy.bundle import Bundle, load_bundle
 from sentio_rllib.deploy.trades import Walked, walk_blocks
 from sentio_rllib.errors import BarsError, ConfigError, SentioError, tell
 from sentio_rllib.market.bars import Bars, load_bars
+from sentio_rllib.market.features import max_lookback
 from sentio_rllib.market.tape import Tape, build_tape
+from sentio_rllib.policy.checkpoint import MANIFEST
 from sentio_rllib.sweep.config import build_config
 from sentio_rllib.sweep.files import write_json
 from sentio_rllib.sweep.reading import apply_overrides
@@ -31,6 +33,10 @@ from sentio_rllib.validation.baselines import NO_STOP, run_baselines
 from sentio_rllib.validation.performance import describe, describe_baselines
 from sentio_rllib.validation.schemes import Range
 from sentio_rllib.validation.series import timing_returns
+
+_FILES = ("metrics.json", "trades.parquet", "equity.parquet")
+LEAST_SESSIONS = 20
+"""Sessions below which annual figures are told to say little; the evidence of a sweep needs as many."""
 
 _SHOWN = {
     "total_return": ("return", "{:+.2%}"),
@@ -139,22 +145,58 @@ def run_backtest(bundle: Bundle, bars: Bars, *, seed: int = 0) -> Backtest:
     return Backtest(walked, figures)
 
 
-def overlap(metadata: Mapping[str, Any], bars: Bars) -> str | None:
-    """Return a warning where `bars` are, or touch, those that the bundle with `metadata` was made on; else None."""
-    data = metadata.get("data") or {}
+def another_market(metadata: Mapping[str, Any], bars: Bars) -> str | None:
+    """Return a warning where the bundle with `metadata` was made on another symbol than that of `bars`; else None."""
+    symbol = (metadata.get("data") or {}).get("symbol")
+    if symbol in (None, bars.symbol):
+        return None
+    return f"the bundle was made on {symbol}, these bars are of {bars.symbol}: its verdict says nothing of them"
+
+
+def overlap(metadata: Mapping[str, Any], bars: Bars, scored: int = 0) -> str | None:
+    """Return a warning where bars are, or touch, those that the bundle with `metadata` was made on; else None.
+
+    Parameters
+    ----------
+    metadata
+        Of the bundle.
+    bars, scored
+        What is walked, and how many bars at its beginning only warm up.
+    """
+    data, holdout = metadata.get("data") or {}, metadata.get("holdout") or {}
     if data.get("fingerprint") == bars.fingerprint:
         return "the bundle was made on these very bars: the figures show what it learned there, not its worth"
     first, last = data.get("first"), data.get("last")
     if not (first and last):
         return "the bundle does not say on which bars it was made, so these may be among them"
-    begin, end = (pd.Timestamp(each).value for each in (first, last))
-    shared = int(((bars.timestamp >= begin) & (bars.timestamp <= end)).sum())
-    if not shared:
-        return None
-    return (
-        f"{shared:,} of {bars.n:,} bars lie in {first} .. {last}, from which the bundle was made: the figures show "
-        "what it learned there, not its worth; if this is another market, its luck may be shared"
-    )
+    begin, end, held = (pd.Timestamp(each).value for each in (first, last, holdout.get("first") or last))
+    walked = bars.timestamp[scored:]
+    made_on = int(((walked >= begin) & (walked < held if "first" in holdout else walked <= end)).sum())
+    kept_back = int(((walked >= held) & (walked <= end)).sum()) if "first" in holdout else 0
+    if made_on:
+        return (
+            f"{made_on:,} of {walked.size:,} bars lie in {first} .. {last}, from which the bundle was made: the "
+            "figures show what it learned there, not its worth; if this is another market, its luck may be shared"
+        )
+    if kept_back:
+        return (
+            f"{kept_back:,} of {walked.size:,} bars lie in the holdout of the sweep, {holdout['first']} .. {last}: the "
+            "networks were not trained on them, and the sweep has told its result on them already"
+        )
+    return None
+
+
+def check_output(folder: Path) -> None:
+    """Refuse a folder that holds another backtest or a bundle.
+
+    Raises
+    ------
+    ConfigError
+        Names the file that is in the way.
+    """
+    for name in (*_FILES, MANIFEST):
+        if (folder / name).exists():
+            raise ConfigError(f"--output {folder}: {name} is there already; name another folder")
 
 
 def write_backtest(folder: Path, bundle: Bundle, bars: Bars, result: Backtest, notes: Sequence[str]) -> None:
@@ -193,15 +235,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     console = Console(soft_wrap=True)
     try:
+        if args.output is not None:
+            check_output(args.output)
         bundle = load_bundle(args.bundle)
         bars, found = read_data(bundle, args.data, args.set)
         notes = [*found, _verdict(bundle)]
-        warning = overlap(bundle.metadata, bars)
-        notes += [] if warning is None else [f"caution: {warning}"]
+        scored = max_lookback(bundle.session_minutes) + bundle.network.spec.receptive_field - 1
+        cautions = (another_market(bundle.metadata, bars), overlap(bundle.metadata, bars, scored))
+        notes += [f"caution: {each}" for each in cautions if each]
         for line in notes:
             console.print(escape(line), highlight=False)
         result = run_backtest(bundle, bars, seed=args.seed)
         console.print(table_of(result.figures))
+        sessions = result.figures["policy"]["sessions"]
+        if sessions < LEAST_SESSIONS:
+            notes.append(f"caution: {sessions} sessions; annual figures of fewer than {LEAST_SESSIONS} say little")
+            console.print(notes[-1], highlight=False)
         if args.output is not None:
             write_backtest(args.output, bundle, bars, result, notes)
             console.print(escape(f"wrote metrics.json, trades.parquet and equity.parquet to {args.output}"))

@@ -246,7 +246,10 @@ def _named_in(folder: Path) -> str:
     """Return the name of the model whose files a manifest lists, having checked that it lists nothing else's place."""
     path = folder / MANIFEST
     if not path.is_file():
-        raise CheckpointError(f"{folder}: {MANIFEST} is missing; this is no bundle, or not all of it was copied")
+        raise CheckpointError(
+            f"{folder}: {MANIFEST} is missing; this is no bundle, or not all of it was copied; pull "
+            "makes bundles, of sweeps alone"
+        )
     listed = _read_object(path).get("sha256")
     if not isinstance(listed, dict):
         raise CheckpointError(f"{path}: lists no files; copy the folder whole")

@@ -21,7 +21,7 @@ from sentio_rllib.errors import BarsError
 from sentio_rllib.market.checks import check_stamps, check_values, examine_order, finding, iso_minute
 from sentio_rllib.market.reading import VALUES, RawColumns, read_columns
 from sentio_rllib.market.report import BarsReport, FileFacts, describe
-from sentio_rllib.market.sessions import MINUTE_NS, Sessions, assign_sessions, check_calendar
+from sentio_rllib.market.sessions import MINUTE_NS, Sessions, assign_sessions, check_calendar, missing_before
 from sentio_rllib.market.stamps import NOT_A_TIME, check_zone, read_stamps
 
 __all__ = ["Bars", "BarsReport", "check_output", "load_bars", "write_bars"]
@@ -152,7 +152,7 @@ def load_bars(
     try:
         read, facts = _validate(raw, tz=tz, stamp=stamp, calendar=calendar, fix=fix, date_order=date_order)
         bars, report = _within_hours(symbol, read, facts, calendar, hours)
-        _refuse_thin(report, max_missing)
+        _refuse_thin(bars, report, max_missing)
     except BarsError as error:
         raise BarsError(*(f"{symbol}: {line}" for line in error.lines)) from error
     return bars, report
@@ -305,11 +305,20 @@ def _within_hours(symbol: str, read: _Read, facts: FileFacts, calendar: str, hou
     return bars, describe(bars, facts, off_hours, hours)
 
 
-def _refuse_thin(report: BarsReport, max_missing: float) -> None:
-    if report.missing_share > max_missing:
-        needed = math.ceil(report.missing_share * 100) / 100
+def _refuse_thin(bars: Bars, report: BarsReport, max_missing: float) -> None:
+    """Refuse where too many minutes lack a bar; a file may begin and end in mid-session."""
+    stamps = bars.timestamp[bars.sessions.regular]
+    if not stamps.size:
+        return
+    before, elapsed = (int(missing_before(stamps[[row]], report.calendar)[0]) for row in (0, -1))
+    last_session = int(bars.sessions.session[np.flatnonzero(bars.sessions.regular)[-1]])
+    outside = before + int(bars.sessions.session_minutes[last_session]) - 1 - elapsed
+    missing, expected = report.missing_minutes - outside, report.regular_minutes - outside
+    if missing > max_missing * expected:
+        share = missing / expected
+        needed = math.ceil(share * 100) / 100
         raise BarsError(
-            f"{report.missing_share:.4f} of the regular minutes lack a bar ({report.missing_minutes:,} of "
-            f"{report.regular_minutes:,} in {report.sessions:,} sessions of {report.calendar}), above "
+            f"{share:.4f} of the regular minutes from the first bar to the last lack one ({missing:,} of {expected:,} "
+            f"in {report.sessions:,} sessions of {report.calendar}), above "
             f"max_missing {max_missing:g}: pass max_missing {needed:.2f} to accept it, or another calendar"
         )

@@ -25,6 +25,9 @@ from sentio_rllib.validation.significance import (
 COLLAPSED_ENTROPY = 0.05
 """Nats of the policy in training, below which one that never trades has settled on that; ln 3 = 1.10 is undecided."""
 
+LEAST_TRIPS = 10
+"""Closed round trips below which nothing is shown, however good they were: their sessions are not independent."""
+
 UNDEFLATED = (
     "of this one run's validation, undeflated: the best of its evaluations on the very bars it is shown for; a "
     "deflated Sharpe ratio takes a sweep"
@@ -37,8 +40,8 @@ class Finding:
 
     Attributes
     ----------
-    trades
-        Of the greedy policy on validation.
+    trades, trips
+        Of the greedy policy on validation; trips are round trips that were closed.
     sharpe, timing_sharpe
         Annual, of net returns and of timing; undeflated.
     luck
@@ -54,6 +57,7 @@ class Finding:
     """
 
     trades: float
+    trips: float
     sharpe: float
     timing_sharpe: float
     luck: float
@@ -65,7 +69,7 @@ class Finding:
     @property
     def shown(self) -> bool:
         """Whether there is timing that luck does not explain."""
-        return self.trades > 0 and self.probability is not None and self.probability >= self.needed
+        return self.trips >= LEAST_TRIPS and self.probability is not None and self.probability >= self.needed
 
     def why(self) -> str:
         """Say what validation shows."""
@@ -73,10 +77,12 @@ class Finding:
             return "validation shows no timing: the best policy makes no trade"
         if self.probability is None:
             return "validation shows no timing: the best policy is as long as buy-and-hold, and no more"
+        if self.trips < LEAST_TRIPS:
+            return f"validation shows no timing: {self.trips:.0f} round trips were closed, needed {LEAST_TRIPS} or more"
         told = (
             f"its Sharpe ratio is {self.timing_sharpe:.2f} in {self.sessions} sessions, by luck the best of "
-            f"{self.evaluations} evaluations reaches {self.luck:.2f}; probability {self.probability:.3f}, needed "
-            f"{self.needed:g}"
+            f"{self.evaluations} evaluations that traded reaches {self.luck:.2f}; probability {self.probability:.3f}, "
+            f"needed {self.needed:g}"
         )
         return f"validation shows {'timing' if self.shown else 'no timing'}: {told}"
 
@@ -107,15 +113,17 @@ def end_of(last: Mapping[str, Any], stop_reason: str | None, *, late: bool) -> s
     return "collapsed" if last["validation_trades"] == 0 and ended else stop_reason
 
 
-def examine_run(series: Series, trades: float, evaluations: int, *, sessions_per_year: int, needed: float) -> Finding:
+def examine_run(
+    series: Series, trades: float, trips: float, evaluations: int, *, sessions_per_year: int, needed: float
+) -> Finding:
     """Return what the best evaluation of a run shows.
 
     Parameters
     ----------
     series
         Its session returns on validation, raw and as timing.
-    trades
-        Of the greedy policy there.
+    trades, trips
+        Of the greedy policy there; trips are round trips that were closed.
     evaluations
         Evaluations that traded, of which it is the best.
     sessions_per_year
@@ -127,6 +135,7 @@ def examine_run(series: Series, trades: float, evaluations: int, *, sessions_per
     luck = expected_maximum_sharpe_ratio(tried, 1.0 / sessions)
     return Finding(
         trades=trades,
+        trips=trips,
         sharpe=sharpe(series.raw, sessions_per_year),
         timing_sharpe=sharpe(series.timing, sessions_per_year),
         luck=luck * math.sqrt(sessions_per_year),

@@ -131,6 +131,7 @@ class Judge:
         year = self.subject.prepared.tape.sessions_per_year
         records = [record_of(values) for values in best["records"]]
         cash = config.trading.initial_cash
+        metrics = describe(series.raw, series.timing, records, sessions_per_year=year, initial_cash=cash, count=1)
         return Result(
             reason=reason,
             told=told_reason(reason, self.subject, course),
@@ -138,11 +139,12 @@ class Judge:
             finding=examine_run(
                 series,
                 float(best["validation_trades"]),
+                float(metrics["trips"]),
                 course.evaluations,
                 sessions_per_year=year,
                 needed=config.evidence.confidence,
             ),
-            metrics=describe(series.raw, series.timing, records, sessions_per_year=year, initial_cash=cash, count=1),
+            metrics=metrics,
             best=best,
         )
 
@@ -227,9 +229,10 @@ def told_at_end(result: Result, subject: Subject) -> list[str]:
     """Return the lines at the end of a run: no Sharpe ratio without what it is worth."""
     finding, metrics, config, output = result.finding, result.metrics, subject.config, subject.output
     shows = finding.why()
-    if not finding.shown:
-        by_itself = result.reason in ENDED_BY_ITSELF
-        shows = f"nothing to learn here: {shows}" if by_itself else f"{shows}, so far: the run has not converged"
+    if result.reason not in ENDED_BY_ITSELF:
+        shows = f"{shows}, so far: the run has not converged"
+    elif not finding.shown:
+        shows = f"nothing to learn here: {shows}"
     trips = f"{metrics['trips']:.0f} closed"
     wins = trips if metrics["win_rate"] is None else f"{trips}, {metrics['win_rate']:.0%} with a gain"
     data = "" if config.data.path is None else f" --set data.path={config.data.path}"

@@ -24,6 +24,7 @@ from sentio_rllib.validation.metrics import (
     max_drawdown,
     round_trips,
     sharpe,
+    total_return,
 )
 from sentio_rllib.validation.regimes import attribute
 from sentio_rllib.validation.splits import Range
@@ -56,6 +57,8 @@ class Record:
         Greatest fall from a peak, 0 .. 1, marked at every close, the blocks' equity chained.
     longest_drawdown
         Most consecutive bars below a peak, likewise.
+    total_return
+        Of the blocks' equity chained, bar by bar; None in records of before it was kept.
     regime_bars, regime_return, regime_trades, regime_drawdown
         float64[R], as in :class:`~sentio_rllib.validation.regimes.Attribution`: bar returns (count), their
         sum, trades and share of the maximum drawdown of the chained blocks by regime; empty without labels.
@@ -75,6 +78,7 @@ class Record:
     winning_trips: int = 0
     max_drawdown: float = 0.0
     longest_drawdown: int = 0
+    total_return: float | None = None
     regime_bars: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     regime_return: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     regime_trades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -265,6 +269,7 @@ class BlockEvaluator:
             winning_trips=int(np.count_nonzero(closed > 0.0)),
             max_drawdown=max_drawdown(chained),
             longest_drawdown=longest_drawdown(chained),
+            total_return=total_return(chained),
             **self._by_regime(member, bar_returns, bar, trade_bar),
         )
 

@@ -46,7 +46,9 @@ def describe(
     -------
     dict
         Ratios are annual, ``mean_return`` is per bar; drawdowns are the worst of all records, marked at every
-        close; ``turnover_per_day`` is in units of ``initial_cash``; ``win_rate`` is of closed round trips.
+        close, while ``calmar`` takes the one between closes of sessions; ``total_return`` of one record compounds its
+        bars, of several the `returns`, which are sums within sessions; ``turnover_per_day`` is in units of
+        ``initial_cash``; ``win_rate`` is of closed round trips.
     """
 
     def total(name: str) -> float:
@@ -55,13 +57,14 @@ def describe(
     # bar returns are summed within a session, so heavy costs can bring one below a total loss
     equity = metrics.equity_curve(np.maximum(returns, -1.0))
     sessions, trips = returns.size, sum(record.trips for record in records)
+    alone = records[0].total_return if len(records) == 1 else None
     decisions = sum(record.decisions for record in records)
     return {
         "sharpe": metrics.sharpe(returns, sessions_per_year),
         "timing_sharpe": metrics.sharpe(timing, sessions_per_year),
         "sortino": _finite(metrics.sortino(returns, sessions_per_year)),
         "calmar": _finite(metrics.calmar(returns, sessions_per_year)),
-        "total_return": metrics.total_return(equity),
+        "total_return": metrics.total_return(equity) if alone is None else alone,
         "mean_return": sum(record.mean_return * record.bars for record in records) / count / total("bars"),
         **{f"monthly_return_{month}": metrics.projected_return(returns, month) for month in MONTHS},
         "max_drawdown": max(record.max_drawdown for record in records),

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sentio_rllib.backtest import blocks_of, main, overlap, read_data, run_backtest
+from sentio_rllib.backtest import another_market, blocks_of, main, overlap, read_data, run_backtest
 from sentio_rllib.deploy.bundle import load_bundle, write_bundle
 from sentio_rllib.deploy.trades import walk_blocks
 from sentio_rllib.errors import BarsError, ConfigError
 from sentio_rllib.market.bars import write_bars
+from sentio_rllib.market.checks import iso_minute
 from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
@@ -111,6 +112,7 @@ def test_figures_of_policy_and_baselines() -> None:
     assert hold["trades"] == 2
     growth = result.walked.equity["growth"].to_numpy()
     assert growth[0] == 1.0
+    assert policy["total_return"] == pytest.approx(growth[-1] - 1.0, rel=1e-9)
     assert growth[-1] == pytest.approx(result.walked.equity["equity_usd"].iloc[-1] / rules.initial_cash)
 
 
@@ -129,6 +131,25 @@ def test_overlap_with_what_it_was_made_on(data: dict[str, str], told: str | None
         data = {"fingerprint": bars.fingerprint}
     warning = overlap({"data": data}, bars)
     assert warning is None if told is None else told in (warning or "")
+
+
+@pytest.mark.parametrize(
+    ("scored", "told"),
+    [(0, "5 of 3,000 bars lie in 2020-01-02T14:30Z .. "), (5, "2,990 of 2,995 bars lie in the holdout of the sweep")],
+)
+def test_bars_of_the_holdout_are_told_from_those_it_was_made_on(scored: int, told: str) -> None:
+    bars = small_bars()
+    data = {"first": "2020-01-02T14:30Z", "last": iso_minute(int(bars.timestamp[-6]))}
+    holdout = {"first": iso_minute(int(bars.timestamp[5]))}
+    assert (overlap({"data": data, "holdout": holdout}, bars, scored) or "").startswith(told)
+
+
+def test_the_verdict_of_another_market_says_nothing() -> None:
+    bars = small_bars()
+    assert another_market({"data": {"symbol": bars.symbol}}, bars) is None
+    assert another_market({}, bars) is None
+    warning = another_market({"data": {"symbol": "QQQ"}}, bars)
+    assert warning == f"the bundle was made on QQQ, these bars are of {bars.symbol}: its verdict says nothing of them"
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +176,8 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     arguments = [str(folder / "model"), "--data", str(folder / "SYN_1.feather")]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
     told = capsys.readouterr().out
-    for part in ("'not supported'", "caution: the bundle does not say", "policy", "hold", "random", "Sharpe"):
+    cautions = ("caution: the bundle does not say", "caution: 7 sessions; annual figures of fewer than 20 say little")
+    for part in ("'not supported'", *cautions, "policy", "hold", "random", "Sharpe"):
         assert part in told
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     trades = pd.read_parquet(tmp_path / "out" / "trades.parquet")
@@ -174,11 +196,13 @@ def test_the_command_refuses(folder: Path, tmp_path: Path, capsys: pytest.Captur
     assert main([str(folder / "model"), "--data", data, "--set", "data.zone=UTC"]) == 2
     (tmp_path / "file").write_text("")
     assert main([str(folder / "model"), "--data", data, "--output", str(tmp_path / "file")]) == 2
+    assert main([str(folder / "model"), "--data", data, "--output", str(folder / "model")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert all(line.startswith("error: ") for line in lines)
     assert "keys of data only" in lines[2]
     assert "data.zone" in lines[3]
     assert "choose another" in lines[4]
+    assert "manifest.json is there already; name another folder" in lines[5]
 
 
 def test_data_are_read_by_the_bundles_calendar(folder: Path) -> None:

@@ -254,15 +254,32 @@ def test_hours(tmp_path: Path) -> None:
 
 
 def test_max_missing_is_the_largest_share_that_passes(tmp_path: Path) -> None:
-    path = write(session_frame(count=351), tmp_path / "a.feather")  # 39 of 390 are missing
+    whole = session_frame()
+    path = write(whole.drop(range(100, 139)), tmp_path / "a.feather")  # 39 of 390 are missing
     _, report = load_bars(path)
     assert report.missing_share == pytest.approx(0.1)
-    path = write(session_frame(count=350), tmp_path / "a.feather")
+    path = write(whole.drop(range(100, 140)), tmp_path / "a.feather")
     with pytest.raises(
-        BarsError, match=r"0\.1026 of the regular minutes lack a bar \(40 of 390 .*pass max_missing 0\.11"
+        BarsError, match=r"0\.1026 of the regular minutes .* lack one \(40 of 390 .*pass max_missing 0\.11"
     ):
         load_bars(path)
     assert load_bars(path, max_missing=0.11)[1].missing_minutes == 40
+
+
+@pytest.mark.parametrize(
+    ("calendar", "hours"),
+    [("XNYS", [("14:30", 390)]), ("XHKG", [("01:30", 150), ("05:00", 180)])],  # in Hong Kong with a break
+)
+def test_a_file_may_begin_and_end_in_mid_session(tmp_path: Path, calendar: str, hours: list[tuple[str, int]]) -> None:
+    """What lies before the first bar and after the last one is not there to be missed."""
+    stretches = [minutes(f"2024-11-{day} {first}", count) for day in (25, 26) for first, count in hours]
+    part = stretches[0].append(stretches[1:])[100:-50]
+    path = write(frame_of(part), tmp_path / "a.feather")
+    bars, report = load_bars(path, calendar=calendar, max_missing=0.0)
+    assert (bars.n, report.missing_minutes) == (part.size, 150)
+    path = write(frame_of(part.delete([7, 8, 9])), tmp_path / "a.feather")
+    with pytest.raises(BarsError, match=rf"\(3 of {part.size} in 2 sessions"):
+        load_bars(path, calendar=calendar, max_missing=0.0)
 
 
 def test_the_report_counts_gaps_jumps_and_dead_bars(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_check_prints_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_import_keeps_all_hours_and_thin_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    frame = frame_of(minutes("2025-06-02 11:00", 180))
+    frame = frame_of(minutes("2025-06-02 11:00", 180)).drop(range(155, 175)).reset_index(drop=True)
     local = frame["timestamp"].dt.tz_convert("America/New_York").dt.tz_localize(None)
     shuffled = frame.assign(timestamp=local).sample(frac=1, random_state=0)
     path = write(pd.concat([shuffled, shuffled.iloc[:4]]), tmp_path / "QQQ.csv")
@@ -39,7 +39,7 @@ def test_import_keeps_all_hours_and_thin_files(tmp_path: Path, capsys: pytest.Ca
     assert main([*arguments, "--fix"]) == 0
     out, err = capsys.readouterr()
     assert "fixed: 4 exact duplicate bars dropped" in out
-    assert out.endswith(f"wrote 180 bars to {output}\n")
+    assert out.endswith(f"wrote 160 bars to {output}\n")
     stored = pd.read_parquet(output)
     assert str(stored["timestamp"].dtype) == "datetime64[ns, UTC]"
     np.testing.assert_array_equal(stored["close"], frame["close"])

@@ -154,9 +154,9 @@ def test_an_output_that_exists_is_refused(ending: str, tmp_path: Path, capsys: p
     assert "exists already; pass --resume" in capsys.readouterr().err
 
 
-def _found(timing: Floats, trades: float = 10.0, evaluations: int = 9) -> Any:
+def _found(timing: Floats, trades: float = 20.0, evaluations: int = 9, trips: float = 10.0) -> Any:
     series = Series(np.arange(timing.size), timing, timing)
-    return examine_run(series, trades, evaluations, sessions_per_year=252, needed=0.95)
+    return examine_run(series, trades, trips, evaluations, sessions_per_year=252, needed=0.95)
 
 
 def test_timing_that_the_best_of_so_many_evaluations_reaches_by_luck_is_not_shown() -> None:
@@ -167,11 +167,14 @@ def test_timing_that_the_best_of_so_many_evaluations_reaches_by_luck_is_not_show
     assert found.luck == pytest.approx(0.1 * (0.4228 * 1.2206 + 0.5772 * 1.7411) * 252**0.5, abs=2e-3)
     assert not found.shown
     assert "no timing" in found.why()
-    assert "by luck the best of 9 evaluations" in found.why()
+    assert "by luck the best of 9 evaluations that traded" in found.why()
     strong = _found(np.tile([0.01, -0.002], 50))
     assert strong.shown
     assert "shows timing" in strong.why()
     assert "undeflated" in strong.summary()["note"]
+    few = _found(np.tile([0.01, -0.002], 50), trips=9.0)
+    assert not few.shown
+    assert few.why() == "validation shows no timing: 9 round trips were closed, needed 10 or more"
 
 
 def test_no_trade_and_no_variance_show_nothing() -> None:
