@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,13 @@ class Portfolio:
     entry_price: float | None = None
 
     def __post_init__(self) -> None:
-        lines = []
+        lines = [
+            f"portfolio.{name}: {value!r} is no number; pass dollars, shares and the price paid as plain numbers"
+            for name, value in vars(self).items()
+            if (not isinstance(value, Real) or isinstance(value, bool)) and (name, value) != ("entry_price", None)
+        ]
+        if lines:
+            raise DecisionError(*lines)
         if not math.isfinite(self.cash):
             lines.append(f"portfolio.cash: {self.cash} is no finite number; pass the dollars in the account")
         if not (math.isfinite(self.shares) and self.shares >= 0.0):

@@ -93,6 +93,8 @@ def check_bar(bar: Bar) -> tuple[int, tuple[float, float, float, float, float]]:
     BarsError
         It holds what no market has; one line for the first mistake.
     """
+    if not isinstance(bar, Bar):
+        raise BarsError(f"bar: {bar!r} is none; pass a Bar(timestamp, open, high, low, close, volume)")
     stamp = nanoseconds(bar.timestamp)
     values = [_number(bar, name, stamp) for name in VALUES]
     opening, high, low, close, volume = values

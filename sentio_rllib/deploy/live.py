@@ -196,8 +196,13 @@ class TradingPolicy:
         Raises
         ------
         BarsError
-            The bars are of another calendar, or hold bars outside its hours that training left out.
+            They are no :class:`~sentio_rllib.market.bars.Bars`, are of another calendar, or hold bars outside its hours
+        that training left out.
         """
+        if not isinstance(bars, Bars):
+            raise BarsError(
+                f"history: a {type(bars).__name__} is none; pass Bars, the first of the two that load_bars returns"
+            )
         calendar, hours = self.bundle.calendar, self.bundle.hours
         if bars.sessions.calendar != calendar:
             raise BarsError(
@@ -332,9 +337,11 @@ class TradingPolicy:
         ------
         DecisionError
             If the policy is not ready (says how many bars are needed and seen), none is due, or the account is
-            worth nothing.
+            none or worth nothing.
         """
         self._require_ready()
+        if not isinstance(portfolio, Portfolio):
+            raise DecisionError(f"portfolio: {portfolio!r} is none; pass a Portfolio(cash, shares)")
         if not (self.decision_due or off_phase):
             interval = self.rules.decision_interval
             left = interval - (self._since_start or 0) % interval

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.utils.metrics import LEARNER_RESULTS
 
@@ -84,6 +85,10 @@ def train(plan: Plan, progress: Progress) -> Result:
         If a loss, gradient or score is NaN or infinite; the best evaluation stays, and its metadata say why it ended.
     """
     config = plan.config
+    if config.resources.gpu > 0 and not torch.cuda.is_available():
+        raise TrainError(
+            f"resources.gpu {config.resources.gpu:g}: PyTorch finds no GPU here; leave it out to train on the CPU"
+        )
     prepared = last_fold(prepare(config))
     if plan.resume:
         check_same(plan.output, prepared)

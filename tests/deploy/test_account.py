@@ -143,6 +143,9 @@ def test_a_position_that_was_there_before_counts_from_the_close() -> None:
         ((math.nan, 0.0, None), r"portfolio\.cash: nan"),
         ((1.0, -1.0, None), r"portfolio\.shares: -1\.0"),
         ((1.0, math.inf, None), r"portfolio\.shares: inf"),
+        (("1", 1.0, None), r"portfolio\.cash: '1' is no number"),
+        ((None, 1.0, None), r"portfolio\.cash: None is no number"),
+        ((1.0, True, None), r"portfolio\.shares: True is no number"),
         ((1.0, 1.0, 0.0), r"portfolio\.entry_price: 0\.0"),
     ],
 )

@@ -211,6 +211,18 @@ def test_bars_that_are_refused_leave_no_trace(bars: Bars, change: dict[str, Any]
     policy.update(good)
 
 
+def test_what_is_no_history_no_bar_and_no_portfolio_is_named(bars: Bars) -> None:
+    policy = warm(bars)
+    before = policy.get_state()
+    with pytest.raises(BarsError, match="a tuple is none; pass Bars, the first of the two"):
+        policy.warm_up((bars, None))  # type: ignore[arg-type]
+    with pytest.raises(BarsError, match=r"bar: \{\} is none; pass a Bar\("):
+        policy.update({})  # type: ignore[arg-type]
+    with pytest.raises(DecisionError, match=r"portfolio: \(1, 2\) is none"):
+        policy.decide((1, 2))  # type: ignore[arg-type]
+    assert same(before, policy.get_state())
+
+
 def test_history_of_another_market_is_refused(bars: Bars) -> None:
     with pytest.raises(BarsError, match=r"those of XNYS, this policy was trained on 24/7"):
         fresh(calendar="24/7", session_minutes=1440).warm_up(bars)
