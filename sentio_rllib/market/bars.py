@@ -129,7 +129,8 @@ def load_bars(
     hours
         ``regular`` leaves out bars outside the calendar's sessions (counted), ``all`` keeps them.
     max_missing
-        Largest share, 0 .. 1, of the regular minutes of the sessions present that may lack a bar.
+        Largest share, 0 .. 1, of the regular minutes that may lack a bar: those of the sessions present, from the
+        first bar to the last.
     fix
         Sort the rows, of a duplicate stamp keep the last row, drop repeated header lines; all counted.
     date_order

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from sentio_rllib.errors import CheckpointError
 
@@ -82,7 +82,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 def save_model(folder: Path, weights: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> None:
     """Write weights and metadata as a verified folder (safetensors and JSON, no pickle)."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.detach().cpu().contiguous() for key, value in weights.items()}, folder / WEIGHTS)
+    tensors = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    (folder / WEIGHTS).write_bytes(save(tensors))  # `save_file` makes files that only their owner reads
     (folder / "metadata.json").write_text(json.dumps(metadata, indent=1, sort_keys=True))
     write_manifest(folder)
 
