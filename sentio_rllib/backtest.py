@@ -23,7 +23,6 @@ from sentio_rllib.deploy.bundle import Bundle, load_bundle
 from sentio_rllib.deploy.trades import Walked, walk_blocks
 from sentio_rllib.errors import BarsError, ConfigError, SentioError, tell
 from sentio_rllib.market.bars import Bars, load_bars
-from sentio_rllib.market.features import max_lookback
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.policy.checkpoint import MANIFEST
 from sentio_rllib.sweep.config import build_config
@@ -31,12 +30,11 @@ from sentio_rllib.sweep.files import write_json
 from sentio_rllib.sweep.reading import apply_overrides
 from sentio_rllib.validation.baselines import NO_STOP, run_baselines
 from sentio_rllib.validation.performance import describe, describe_baselines
+from sentio_rllib.validation.resampling import MIN_BOOTSTRAP_PERIODS
 from sentio_rllib.validation.schemes import Range
 from sentio_rllib.validation.series import timing_returns
 
 _FILES = ("metrics.json", "trades.parquet", "equity.parquet")
-LEAST_SESSIONS = 20
-"""Sessions below which annual figures are told to say little; the evidence of a sweep needs as many."""
 
 _SHOWN = {
     "total_return": ("return", "{:+.2%}"),
@@ -169,18 +167,18 @@ def overlap(metadata: Mapping[str, Any], bars: Bars, scored: int = 0) -> str | N
     first, last = data.get("first"), data.get("last")
     if not (first and last):
         return "the bundle does not say on which bars it was made, so these may be among them"
-    begin, end, held = (pd.Timestamp(each).value for each in (first, last, holdout.get("first") or last))
     walked = bars.timestamp[scored:]
-    made_on = int(((walked >= begin) & (walked < held if "first" in holdout else walked <= end)).sum())
-    kept_back = int(((walked >= held) & (walked <= end)).sum()) if "first" in holdout else 0
+    walked = walked[(walked >= pd.Timestamp(first).value) & (walked <= pd.Timestamp(last).value)]
+    opens = holdout.get("first")
+    made_on = walked.size if opens is None else int((walked < pd.Timestamp(opens).value).sum())
     if made_on:
         return (
-            f"{made_on:,} of {walked.size:,} bars lie in {first} .. {last}, from which the bundle was made: the "
+            f"{made_on:,} of {bars.n - scored:,} bars lie in {first} .. {last}, from which the bundle was made: the "
             "figures show what it learned there, not its worth; if this is another market, its luck may be shared"
         )
-    if kept_back:
+    if walked.size:
         return (
-            f"{kept_back:,} of {walked.size:,} bars lie in the holdout of the sweep, {holdout['first']} .. {last}: the "
+            f"{walked.size:,} of {bars.n - scored:,} bars lie in the holdout of the sweep, {opens} .. {last}: the "
             "networks were not trained on them, and the sweep has told its result on them already"
         )
     return None
@@ -240,16 +238,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bundle = load_bundle(args.bundle)
         bars, found = read_data(bundle, args.data, args.set)
         notes = [*found, _verdict(bundle)]
-        scored = max_lookback(bundle.session_minutes) + bundle.network.spec.receptive_field - 1
-        cautions = (another_market(bundle.metadata, bars), overlap(bundle.metadata, bars, scored))
+        cautions = (another_market(bundle.metadata, bars), overlap(bundle.metadata, bars, bundle.bars_needed - 1))
         notes += [f"caution: {each}" for each in cautions if each]
         for line in notes:
             console.print(escape(line), highlight=False)
         result = run_backtest(bundle, bars, seed=args.seed)
         console.print(table_of(result.figures))
         sessions = result.figures["policy"]["sessions"]
-        if sessions < LEAST_SESSIONS:
-            notes.append(f"caution: {sessions} sessions; annual figures of fewer than {LEAST_SESSIONS} say little")
+        if sessions < MIN_BOOTSTRAP_PERIODS:
+            notes.append(
+                f"caution: {sessions} sessions; annual figures of fewer than {MIN_BOOTSTRAP_PERIODS} say little"
+            )
             console.print(notes[-1], highlight=False)
         if args.output is not None:
             write_backtest(args.output, bundle, bars, result, notes)

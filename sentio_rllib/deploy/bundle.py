@@ -20,7 +20,13 @@ from safetensors.torch import load_file, save
 
 from sentio_rllib import __version__
 from sentio_rllib.errors import BarsError, CheckpointError, ConfigError
-from sentio_rllib.market.features import FEATURE_VERSION, MARKET_FEATURES, PORTFOLIO_FEATURES, feature_hash
+from sentio_rllib.market.features import (
+    FEATURE_VERSION,
+    MARKET_FEATURES,
+    PORTFOLIO_FEATURES,
+    feature_hash,
+    max_lookback,
+)
 from sentio_rllib.market.sessions import check_calendar
 from sentio_rllib.policy.checkpoint import MANIFEST, WEIGHTS, sha256_of, verify_manifest, write_manifest
 from sentio_rllib.policy.deciding import with_weights
@@ -75,6 +81,11 @@ class Bundle:
     session_minutes: int
     metadata: dict[str, Any]
 
+    @property
+    def bars_needed(self) -> int:
+        """Bars that a decision reads, those its features look back on included."""
+        return max_lookback(self.session_minutes) + self.network.spec.receptive_field
+
 
 def write_bundle(  # noqa: PLR0917  # the parts of a bundle, each of a type of its own
     folder: Path,
@@ -115,7 +126,7 @@ def write_bundle(  # noqa: PLR0917  # the parts of a bundle, each of a type of i
     """
     # both are heavy, and a program that only loads bundles need not have them installed
     from sentio_rllib.deploy.card import model_card  # noqa: PLC0415  # loading needs none of it
-    from sentio_rllib.deploy.export import DecisionModel, export_onnx  # noqa: PLC0415  # likewise
+    from sentio_rllib.deploy.export import DecisionModel, export_onnx  # noqa: PLC0415  # loading needs none of it
 
     if folder.exists():
         raise CheckpointError(f"{folder}: exists already; choose another folder or remove it")

@@ -15,9 +15,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from sentio_rllib.deploy.account import Account, AccountView, Portfolio, single_rows
 from sentio_rllib.deploy.bundle import Bundle, load_bundle
 from sentio_rllib.deploy.cache import EncoderCache
+from sentio_rllib.deploy.decision import ACTIONS, Decision
 from sentio_rllib.deploy.export import DecisionModel
 from sentio_rllib.deploy.feed import VALUES, Bar, check_bar, place
 from sentio_rllib.deploy.state import check_state, read_state, write_state
@@ -40,53 +40,9 @@ from sentio_rllib.trading.simulator import ROUNDING
 
 __all__ = ["ACTIONS", "Bar", "Decision", "DecisionError", "Portfolio", "TradingPolicy"]
 
-ACTIONS: Final = ("Hold", "Buy", "Sell")
 _STATE = "state/v1"
 _SPARE_ROWS = 1024
 """Rows of the window's buffer beyond the window, so that it is moved to the front once in so many bars."""
-
-
-@dataclass(frozen=True, eq=False)
-class Decision:
-    """What the policy wants after a bar; to be filled at the open of the next one.
-
-    Attributes
-    ----------
-    action, name
-        0 Hold, 1 Buy, 2 Sell, and its name.
-    executable
-        False where rules or account forbid the action (only without masks); then it means Hold.
-    target_fraction
-        Share of equity in the market after the order, as marked at the last close. The rules' ``max_participation``
-        is not in it: where it is set, whoever trades keeps the order below that share of what a bar turns over.
-    stopped
-        The drawdown stop of the rules is reached: close the whole position at the next open. The policy then
-        decides nothing but to close, until :meth:`TradingPolicy.restart` or the next cut.
-    probabilities
-        float64[3], of the actions; 0 where masked.
-    mask
-        bool[3], what the policy was told to be allowed.
-    value
-        Expected return to come, in units of normalised reward.
-    quantiles
-        float64[Q], of that return; None for a critic without.
-    regime_weights
-        float64[R], weights of the experts, means over the members; None for a head without a gate.
-    timestamp
-        datetime64[ns], start of the bar after which it was made, UTC.
-    """
-
-    action: int
-    name: str
-    executable: bool
-    target_fraction: float
-    stopped: bool
-    probabilities: NDArray[np.float64]
-    mask: NDArray[np.bool_]
-    value: float
-    quantiles: NDArray[np.float64] | None
-    regime_weights: NDArray[np.float64] | None
-    timestamp: np.datetime64
 
 
 class TradingPolicy:
@@ -133,7 +89,7 @@ class TradingPolicy:
         self._features = StreamingFeatures(
             session_minutes=self.bundle.session_minutes, reference_volatility=self.bundle.reference_volatility
         )
-        self.bars_needed = self._features.lookback + self._field
+        self.bars_needed = self.bundle.bars_needed
         self._rows = np.zeros((self._field + _SPARE_ROWS, len(MARKET_FEATURES)), dtype=np.float32)
         self._stop = 0
         self._recent: deque[tuple[int, tuple[float, ...]]] = deque(maxlen=self.bars_needed)
@@ -197,7 +153,7 @@ class TradingPolicy:
         ------
         BarsError
             They are no :class:`~sentio_rllib.market.bars.Bars`, are of another calendar, or hold bars outside its hours
-        that training left out.
+            that training left out.
         """
         if not isinstance(bars, Bars):
             raise BarsError(

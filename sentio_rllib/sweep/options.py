@@ -22,18 +22,23 @@ def sweep_parser(command: str, description: str, *, example: str, resume: str) -
     """
     parser = argparse.ArgumentParser(prog=f"python -m {command}", description=description)
     parser.add_argument("config", type=Path, help=f"a YAML file, for example {example}")
+    add_overrides(parser, "override a key, for example data.path=bars.feather")
+    parser.add_argument("--name", help="of its folder below experiments (default: the file's name)")
+    parser.add_argument("--resume", action="store_true", help=resume)
+    parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")
+    return parser
+
+
+def add_overrides(parser: argparse.ArgumentParser, told: str) -> None:
+    """Add ``--set KEY=VALUE`` as `overrides`; `told` is its help."""
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
         dest="overrides",
-        help="override a key, for example data.path=bars.feather; may be given several times",
+        help=f"{told}; may be given several times",
     )
-    parser.add_argument("--name", help="of its folder below experiments (default: the file's name)")
-    parser.add_argument("--resume", action="store_true", help=resume)
-    parser.add_argument("--address", help="of a running Ray cluster (default: start a local one)")
-    return parser
 
 
 def read_config(args: argparse.Namespace) -> SweepConfig:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sentio_rllib.errors import NonFiniteError, SentioError, TrainError, tell
 from sentio_rllib.sweep.claim import CONFIG
 from sentio_rllib.sweep.config import SweepConfig
+from sentio_rllib.sweep.options import add_overrides
 from sentio_rllib.sweep.reading import read_yaml
 from sentio_rllib.train.files import LIMITS, Output, check_free, check_resumable, output_of, read_json
 from sentio_rllib.train.options import (
@@ -64,15 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", help="feather, parquet or csv of minute bars (default: the embedded market)")
     parser.add_argument("--learning-rate", help="Adam's step size (default 3e-4)")
     parser.add_argument("--seed", help="of everything random (default 0)")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        dest="overrides",
-        help="set a key of a sweep's configuration, for example ppo.schedule=plateau; comes after the options; may be "
-        "given several times",
-    )
+    told = "set a key of a sweep's configuration, for example ppo.schedule=plateau; comes after the options"
+    add_overrides(parser, told)
     parser.add_argument(
         "--resume",
         action="store_true",

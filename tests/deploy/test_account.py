@@ -11,10 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentio_rllib.deploy.account import Account, DecisionError, Portfolio
+from sentio_rllib.market.tape import Tape
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import Simulator
 from tests.deploy.replay import Broker
 from tests.trading.tapes import bars_of, random_tape, trading_rules, whole
+
+
+def simulated(rules: TradingRules, seed: int) -> tuple[Tape, Simulator, int]:
+    """A random tape, and a simulator on it that starts at the bar returned last."""
+    tape, start = random_tape(seed, bars=220), 1 + seed % 7
+    simulator = Simulator(tape.tensors(), rules, 1, horizon=None)
+    simulator.reset(whole(1), bars_of(1, start), bars_of(1, tape.n))
+    return tape, simulator, start
 
 
 @settings(max_examples=30, deadline=None)
@@ -24,10 +33,7 @@ from tests.trading.tapes import bars_of, random_tape, trading_rules, whole
     every_bar=st.booleans(),
 )
 def test_the_six_figures_are_the_simulators(rules: TradingRules, seed: int, every_bar: bool) -> None:
-    tape = random_tape(seed, bars=220)
-    simulator = Simulator(tape.tensors(), rules, 1, horizon=None)
-    start = 1 + seed % 7
-    simulator.reset(whole(1), bars_of(1, start), bars_of(1, tape.n))
+    tape, simulator, start = simulated(rules, seed)
     account, generator = Account(rules), np.random.default_rng(seed)
     account.begin(float(tape.close[start]))
     for bar in range(start, tape.n - rules.decision_interval - 2, rules.decision_interval):
@@ -54,10 +60,7 @@ def test_the_six_figures_are_the_simulators(rules: TradingRules, seed: int, ever
 )
 def test_the_six_figures_with_forced_exits(rules: TradingRules, seed: int, every_bar: bool) -> None:
     """Every fill is reported at its bar, two of one bar one after the other."""
-    tape = random_tape(seed, bars=220)
-    simulator = Simulator(tape.tensors(), rules, 1, horizon=None)
-    start = 1 + seed % 7
-    simulator.reset(whole(1), bars_of(1, start), bars_of(1, tape.n))
+    tape, simulator, start = simulated(rules, seed)
     broker, account, generator = Broker(tape, rules, start), Account(rules), np.random.default_rng(seed)
     account.begin(float(tape.close[start]))
     for _ in range(start, tape.n - rules.decision_interval - 2, rules.decision_interval):
