@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sentio_rllib.sweep.ledger import Ledger
 from sentio_rllib.sweep.run import run_sweep
 from tests.sweep.tiny import market_frame, tiny_config
 
@@ -24,3 +25,9 @@ def finished(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_clus
     storage = tmp_path_factory.mktemp("experiments")
     run_sweep(tiny_config(bars_file, storage))
     return storage / "tiny"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger in a folder of its own."""
+    return Ledger(tmp_path / "data" / "ledger.sqlite")
