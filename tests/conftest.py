@@ -1,17 +1,20 @@
-"""Fixtures that the whole suite shares: one Ray cluster per process, one small planted market."""
+"""Fixtures that the whole suite shares: one Ray cluster per process, one small planted market, one finished sweep."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import ray
 import torch
 
+from sentio_rllib.evidence.ledger import Ledger
 from sentio_rllib.market.synthetic import synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.validation.splits import Footprint, Splits, make_splits
+from tests.tiny_sweep import market_frame, tiny_config
 
 torch.set_num_threads(1)
 SMALL_BARS = 12_000
@@ -37,3 +40,27 @@ def ray_cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bars_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feather file of a small planted market."""
+    path = tmp_path_factory.mktemp("bars") / "PLANTED_1m.feather"
+    market_frame().to_feather(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+    """The folder of a sweep of four trials under ASHA that ran to its end; tests copy it before they write."""
+    from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415  # most tests need no Ray
+
+    storage = tmp_path_factory.mktemp("experiments")
+    run_sweep(tiny_config(bars_file, storage))
+    return storage / "tiny"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger in a folder of its own."""
+    return Ledger(tmp_path / "data" / "ledger.sqlite")

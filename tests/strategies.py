@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions
 
 Market = Literal["walk", "constant", "sticky", "split", "silent"]

@@ -23,11 +23,12 @@ import ray
 import torch
 import torch.nn.functional as F
 
-from sentio_rllib.policy.encoders import BandedAttention, Line, TapeTransformer, TransformerLayer, receptive_patches
+from sentio_rllib.config.loading import load_config
+from sentio_rllib.policy.encoders import BandedAttention, Line, TapeTransformer, TransformerLayer
+from sentio_rllib.policy.variants import receptive_patches
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
-from sentio_rllib.sweep.config import load_config
-from sentio_rllib.sweep.prepare import prepare, trial_settings
+from sentio_rllib.search.prepare import prepare, trial_settings
 
 PROGRAM = "encoder"
 TAPE_FLOOR, END_TO_END_FLOOR = 20.0, 0.2

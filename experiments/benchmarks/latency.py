@@ -24,7 +24,8 @@ from sentio_rllib.deploy.bundle import Bundle
 from sentio_rllib.deploy.feed import VALUES, Bar
 from sentio_rllib.deploy.live import Portfolio, TradingPolicy
 from sentio_rllib.market.synthetic import synthetic_market
-from sentio_rllib.policy.variants import VARIANTS, ActorCritic, PolicySpec
+from sentio_rllib.policy.actor_critic import ActorCritic
+from sentio_rllib.policy.variants import VARIANTS, PolicySpec
 from sentio_rllib.trading.rules import TradingRules
 
 PROGRAM = "latency"

@@ -24,15 +24,16 @@ import peers
 import ray
 import torch
 
+from sentio_rllib.config.loading import load_config
+from sentio_rllib.config.tree import SweepConfig
+from sentio_rllib.evidence.pairing import paired_difference
 from sentio_rllib.market.synthetic import oracle_actions, skill
 from sentio_rllib.policy.variants import VARIANTS, PolicySpec
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
-from sentio_rllib.sweep.config import SweepConfig, load_config
-from sentio_rllib.sweep.pairing import paired_difference
-from sentio_rllib.sweep.prepare import Prepared, embedded_market, prepare
-from sentio_rllib.sweep.prepare import trial_settings as trial_settings_of
+from sentio_rllib.search.prepare import Prepared, embedded_market, prepare
+from sentio_rllib.search.prepare import trial_settings as trial_settings_of
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.baselines import table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_score

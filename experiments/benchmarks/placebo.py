@@ -15,12 +15,11 @@ from pathlib import Path
 import common
 import torch
 
+from sentio_rllib.config.loading import load_config
 from sentio_rllib.errors import SentioError
-from sentio_rllib.placebo.__main__ import print_report
-from sentio_rllib.placebo.markets import NULL_KINDS, Kind
+from sentio_rllib.placebo.kinds import NULL_KINDS, Kind
+from sentio_rllib.placebo.rates_table import print_report
 from sentio_rllib.placebo.runs import run_placebo
-from sentio_rllib.sweep.claim import sweep_folder
-from sentio_rllib.sweep.config import load_config
 
 PROGRAM = "placebo"
 CONFIG = Path(__file__).parents[2] / "configs" / "placebo.yaml"
@@ -44,7 +43,7 @@ def main() -> None:
     counts["planted"] = len(NULL_KINDS) * args.markets
     try:
         config = load_config(CONFIG, [f"storage_path={common.WORK}", f"name={PROGRAM}"])
-        folder = sweep_folder(config)
+        folder = config.folder
         if args.fresh and folder.is_dir():
             shutil.rmtree(folder)
         found = run_placebo(config, counts, edge=args.edge, mean_block=MEAN_BLOCK, resume=folder.is_dir())

@@ -20,17 +20,18 @@ from safetensors.torch import load_file, save
 
 from sentio_rllib import __version__
 from sentio_rllib.errors import BarsError, CheckpointError, ConfigError
-from sentio_rllib.market.features import (
+from sentio_rllib.market.calendars import check_calendar
+from sentio_rllib.market.feature_set import (
     FEATURE_VERSION,
     MARKET_FEATURES,
     PORTFOLIO_FEATURES,
     feature_hash,
     max_lookback,
 )
-from sentio_rllib.market.sessions import check_calendar
+from sentio_rllib.policy.actor_critic import ActorCritic
 from sentio_rllib.policy.checkpoint import MANIFEST, WEIGHTS, sha256_of, verify_manifest, write_manifest
 from sentio_rllib.policy.deciding import with_weights
-from sentio_rllib.policy.variants import ActorCritic, PolicySpec
+from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.seeding import Member
 from sentio_rllib.trading.rules import TradingRules
 
@@ -40,7 +41,7 @@ CARD = "MODEL_CARD.md"
 _METADATA = "_metadata.json"
 
 
-class Market(TypedDict):
+class MarketHours(TypedDict):
     """Which bars a policy reads: `calendar` (XNYS, 24/7), `hours` (regular, all), and its longest session."""
 
     calendar: str
@@ -95,7 +96,7 @@ def write_bundle(  # noqa: PLR0917  # the parts of a bundle, each of a type of i
     members: Sequence[Member],
     rules: TradingRules,
     *,
-    market: Market,
+    market: MarketHours,
     metadata: Mapping[str, Any],
 ) -> None:
     """Write a bundle; `folder` appears once all of it is there.
@@ -149,7 +150,7 @@ def write_bundle(  # noqa: PLR0917  # the parts of a bundle, each of a type of i
 
 
 def _own_metadata(
-    name: str, spec: PolicySpec, members: Sequence[Member], rules: TradingRules, market: Market
+    name: str, spec: PolicySpec, members: Sequence[Member], rules: TradingRules, market: MarketHours
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,

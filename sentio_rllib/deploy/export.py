@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sentio_rllib.policy.actor_critic import N_MARKET, N_PORTFOLIO, ActorCritic
 from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.heads import N_ACTIONS, full_precision
 from sentio_rllib.policy.layers import Stack, side_by_side
-from sentio_rllib.policy.variants import N_MARKET, N_PORTFOLIO, ActorCritic
 
 INPUTS = ("market", "portfolio", "action_mask")
 OPSET = 20

@@ -30,9 +30,9 @@ from sentio_rllib.deploy.export import DecisionModel
 from sentio_rllib.deploy.feed import VALUES, Bar, check_bar, place
 from sentio_rllib.deploy.state import check_state, read_state, write_state
 from sentio_rllib.errors import BarsError, DecisionError
-from sentio_rllib.market.bars import Bars
 from sentio_rllib.market.checks import iso_minute
-from sentio_rllib.market.features import MARKET_FEATURES
+from sentio_rllib.market.feature_set import MARKET_FEATURES
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import assign_sessions, load_calendar
 from sentio_rllib.market.streaming import StreamingFeatures
 from sentio_rllib.trading.masks import BUY, HOLD, SELL, action_mask, buy_window, executable_actions

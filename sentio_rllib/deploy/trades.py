@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sentio_rllib.market.sessions import MINUTE_NS
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.deciding import ensemble_policy
-from sentio_rllib.policy.variants import ActorCritic, TapeReader
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import Simulator, StepResult
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record

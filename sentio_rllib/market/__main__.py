@@ -6,17 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from sentio_rllib.command_line import OneLineParser
 from sentio_rllib.errors import BarsError, SentioError, tell
-from sentio_rllib.market.bars import check_output, load_bars, write_bars
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message} (see --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    from sentio_rllib.market.bars import check_output, load_bars, write_bars  # noqa: PLC0415  # --help needs none
+
     output: Path | None = options.output
     if output is not None:
         check_output(output)
@@ -55,7 +49,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m sentio_rllib.market", description="Minute bars: check a file, or import it.")
+    parser = OneLineParser(prog="python -m sentio_rllib.market", description="Minute bars: check a file, or import it.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="{check,import}")
     check = commands.add_parser("check", help="validate a file as training would and report what it holds")
     check.set_defaults(output=None)

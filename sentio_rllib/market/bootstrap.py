@@ -12,12 +12,10 @@ from arch.bootstrap import StationaryBootstrap
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market.bars import Bars
-
-MEAN_BLOCK = 30
+from sentio_rllib.market.ohlcv import Bars
 
 
-def block_bootstrap(bars: Bars, *, seed: int, mean_block: int = MEAN_BLOCK) -> Bars:
+def block_bootstrap(bars: Bars, *, seed: int, mean_block: int) -> Bars:
     """Return bars on the same stamps, each of which moves as a bar of `bars` does, in blocks of random length.
 
     A bar is resampled whole: the gap to its open, high, low and close relative to the open, and the volume. So bar
@@ -70,7 +68,7 @@ def block_bootstrap(bars: Bars, *, seed: int, mean_block: int = MEAN_BLOCK) -> B
     return dataclasses.replace(bars, open=open_, high=high, low=low, close=close, volume=bars.volume[rows])
 
 
-def resampled_rows(bars: Bars, *, seed: int, mean_block: int = MEAN_BLOCK) -> NDArray[np.int64]:
+def resampled_rows(bars: Bars, *, seed: int, mean_block: int) -> NDArray[np.int64]:
     """Return int64[T], the bar of `bars` that each bar of :func:`block_bootstrap` is made of."""
     mistakes = []
     if mean_block < 1:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.market.checks import FIRST_ROWS, Order, iso_minute
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import CUT_MINUTES, missing_before
-
-if TYPE_CHECKING:
-    from sentio_rllib.market.bars import Bars
 
 JUMP = 0.20
 """A larger relative move of the price inside a session, or between sessions, is flagged."""

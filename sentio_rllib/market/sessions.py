@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import BarsError
+from sentio_rllib.market.calendars import check_calendar
 
 MINUTE_NS = 60_000_000_000
 DAY_NS = 24 * 60 * MINUTE_NS
@@ -238,18 +238,6 @@ def load_calendar(calendar: str) -> None:
     first, last = _known_years(calendar)
     _load_schedule(calendar, f"{first}-01-01", f"{last}-12-31")
     _sessions_per_year(calendar)
-
-
-def check_calendar(calendar: str) -> None:
-    """Raise :class:`BarsError`, naming the nearest calendar, where `calendar` is unknown."""
-    names = exchange_calendars.get_calendar_names()
-    if calendar not in names:
-        near = difflib.get_close_matches(calendar.upper(), names, n=1, cutoff=0.3)
-        raise BarsError(
-            f"calendar {calendar!r} is unknown: "
-            + (f"did you mean {near[0]!r}? " if near else "")
-            + "Pass calendar, for instance XNYS (New York) or 24/7"
-        )
 
 
 def _locate(timestamp: NDArray[np.int64], schedule: _Schedule) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

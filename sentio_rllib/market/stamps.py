@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
-import zoneinfo
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import BarsError
+from sentio_rllib.market.calendars import check_zone
 from sentio_rllib.market.checks import finding
 from sentio_rllib.market.sessions import on_session_days
 
@@ -50,17 +49,6 @@ class Stamps:
     timestamp: NDArray[np.int64]
     notes: tuple[str, ...] = ()
     mistakes: tuple[str, ...] = ()
-
-
-def check_zone(tz: str) -> None:
-    """Raise :class:`BarsError`, naming the nearest zone, where `tz` is no time zone."""
-    try:
-        zoneinfo.ZoneInfo(tz)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        near = difflib.get_close_matches(tz, zoneinfo.available_timezones(), n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        message = f"tz {tz!r} is no time zone: {hint}Pass for instance tz='America/New_York' or tz='UTC'"
-        raise BarsError(message) from None
 
 
 def read_stamps(

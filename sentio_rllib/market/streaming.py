@@ -7,8 +7,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio_rllib.market import features as batch
-from sentio_rllib.market.features import MARKET_FEATURES, SESSION_MINUTES, max_lookback
+from sentio_rllib.market import feature_set as declared
+from sentio_rllib.market.feature_set import MARKET_FEATURES, SESSION_MINUTES, max_lookback
 
 _CLOSE, _LOG_CLOSE, _SQUARED_RETURN, _LOG_VOLUME, _DOLLARS = range(5)
 
@@ -38,9 +38,9 @@ class StreamingFeatures:
         self,
         *,
         session_minutes: int = SESSION_MINUTES,
-        reference_volatility: float = batch.REFERENCE_VOLATILITY,
+        reference_volatility: float = declared.REFERENCE_VOLATILITY,
     ) -> None:
-        self.reference_volatility = batch.check_reference_volatility(reference_volatility)
+        self.reference_volatility = declared.check_reference_volatility(reference_volatility)
         self.lookback = max_lookback(session_minutes)
         self.bars_seen = 0
         self.volatility = 0.0
@@ -90,7 +90,7 @@ class StreamingFeatures:
         self._append(close, volume)
         session_open = self._session_open(open_price, session, length, regular)
         raw = self._window_features(close)
-        deviation = max(self.volatility, batch.VOLATILITY_FLOOR)
+        deviation = max(self.volatility, declared.VOLATILITY_FLOOR)
         raw["return_session"] = math.log(close / session_open) / (deviation * math.sqrt(minute + 1))
         raw["close_location"] = 2 * (close - low) / (high - low) - 1 if high > low else 0.0
         angle = 2 * math.pi * minute / length
@@ -127,38 +127,40 @@ class StreamingFeatures:
 
     def _window_features(self, close: float) -> dict[str, float]:
         """Raw values of the features that read windows of closes and volumes."""
-        self.volatility = self._volatility(batch.VOLATILITY_WINDOW)
-        self.dollar_volume = float(self._window(_DOLLARS, batch.DOLLAR_VOLUME_WINDOW).mean())
-        deviation = max(self.volatility, batch.VOLATILITY_FLOOR)
-        short = max(self._volatility(batch.SHORT_VOLATILITY_WINDOW), batch.VOLATILITY_FLOOR)
+        self.volatility = self._volatility(declared.VOLATILITY_WINDOW)
+        self.dollar_volume = float(self._window(_DOLLARS, declared.DOLLAR_VOLUME_WINDOW).mean())
+        deviation = max(self.volatility, declared.VOLATILITY_FLOOR)
+        short = max(self._volatility(declared.SHORT_VOLATILITY_WINDOW), declared.VOLATILITY_FLOOR)
         log_close = float(self._history[_LOG_CLOSE, self._stop - 1])
         raw = {
             f"return_{window}": (log_close - float(self._window(_LOG_CLOSE, window + 1)[0]))
             / (deviation * math.sqrt(window))
-            for window in batch.RETURN_WINDOWS
+            for window in declared.RETURN_WINDOWS
         }
         raw["volatility_ratio"] = math.log(short / deviation)
         raw["volatility_level"] = math.log(deviation / self.reference_volatility)
-        closes = self._window(_CLOSE, batch.RSI_WINDOW + 1)
+        closes = self._window(_CLOSE, declared.RSI_WINDOW + 1)
         change = closes[1:] - closes[:-1]
         moved = float(np.abs(change).sum())
-        raw[f"rsi_{batch.RSI_WINDOW}"] = float(change.sum()) / moved if moved > 0 else 0.0
+        raw[f"rsi_{declared.RSI_WINDOW}"] = float(change.sum()) / moved if moved > 0 else 0.0
         distance = self._distances(close)
-        fast = float(distance[-batch.FAST_MEAN :].sum()) / batch.FAST_MEAN
-        mean_distance = fast - float(distance.sum()) / batch.SLOW_MEAN
-        raw[f"sma_{batch.FAST_MEAN}_{batch.SLOW_MEAN}"] = mean_distance / (batch.MEAN_DISTANCE_DEVIATION * deviation)
-        mean, spread = _mean_and_deviation(distance[-batch.BOLLINGER_WINDOW :])
-        raw[f"bollinger_{batch.BOLLINGER_WINDOW}"] = -mean / max(spread, batch.RELATIVE_DEVIATION_FLOOR)
-        volumes = self._window(_LOG_VOLUME, batch.VOLUME_WINDOW)
+        fast = float(distance[-declared.FAST_MEAN :].sum()) / declared.FAST_MEAN
+        mean_distance = fast - float(distance.sum()) / declared.SLOW_MEAN
+        raw[f"sma_{declared.FAST_MEAN}_{declared.SLOW_MEAN}"] = mean_distance / (
+            declared.MEAN_DISTANCE_DEVIATION * deviation
+        )
+        mean, spread = _mean_and_deviation(distance[-declared.BOLLINGER_WINDOW :])
+        raw[f"bollinger_{declared.BOLLINGER_WINDOW}"] = -mean / max(spread, declared.RELATIVE_DEVIATION_FLOOR)
+        volumes = self._window(_LOG_VOLUME, declared.VOLUME_WINDOW)
         mean, spread = _mean_and_deviation(volumes)
-        raw["volume_z"] = (float(volumes[-1]) - mean) / max(spread, batch.LOG_VOLUME_DEVIATION_FLOOR)
+        raw["volume_z"] = (float(volumes[-1]) - mean) / max(spread, declared.LOG_VOLUME_DEVIATION_FLOOR)
         return raw
 
     def _distances(self, close: float) -> NDArray[np.float64]:
         """Relative distances of the last 26 closes to the present one, padded with the first close."""
-        closes = self._window(_CLOSE, batch.SLOW_MEAN)
-        if closes.size < batch.SLOW_MEAN:
-            closes = np.pad(closes, (batch.SLOW_MEAN - closes.size, 0), mode="edge")
+        closes = self._window(_CLOSE, declared.SLOW_MEAN)
+        if closes.size < declared.SLOW_MEAN:
+            closes = np.pad(closes, (declared.SLOW_MEAN - closes.size, 0), mode="edge")
         return (closes - close) / close
 
     def _volatility(self, window: int) -> float:

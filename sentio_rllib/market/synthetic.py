@@ -27,7 +27,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import MINUTE_NS, Sessions, _schedule_around, assign_sessions
 
 BULL, BEAR = 1, 0

@@ -12,14 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.market.bars import Bars
-from sentio_rllib.market.features import (
-    REFERENCE_VOLATILITY,
-    compute_market_features,
-    max_lookback,
-    trailing_dollar_volume,
-    volatility,
-)
+from sentio_rllib.market.feature_set import REFERENCE_VOLATILITY, max_lookback
+from sentio_rllib.market.features import compute_market_features, trailing_dollar_volume, volatility
+from sentio_rllib.market.ohlcv import Bars
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.table import Table
-
+from sentio_rllib.config.contradictions import cautions
+from sentio_rllib.config.options import read_config, sweep_parser
 from sentio_rllib.errors import SentioError, tell
-from sentio_rllib.market.bootstrap import MEAN_BLOCK
-from sentio_rllib.placebo.figures import VERDICTS, Figures
-from sentio_rllib.placebo.markets import KINDS, parse_kinds
-from sentio_rllib.sweep.claim import sweep_folder
-from sentio_rllib.sweep.options import read_config, sweep_parser
+from sentio_rllib.placebo.kinds import KINDS, MEAN_BLOCK, parse_kinds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         counts = dict.fromkeys(parse_kinds(args.kinds), args.markets)
         config = read_config(args)
-        for line in config.cautions():
+        for line in cautions(config):
             print(f"caution: {line}")
-        from sentio_rllib.placebo.runs import REPORT, run_placebo  # noqa: PLC0415  # Ray comes after all is checked
+        from sentio_rllib.placebo.rates_table import print_report  # noqa: PLC0415  # heavy imports come after all checks
+        from sentio_rllib.placebo.runs import REPORT, run_placebo  # noqa: PLC0415  # heavy imports come after all checks
 
         found = run_placebo(
             config, counts, edge=args.edge, mean_block=args.block, resume=args.resume, address=args.address
@@ -57,50 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("ended; go on with --resume", file=sys.stderr)
         return 1
     print_report(found)
-    print(f"written to {sweep_folder(config) / REPORT}")
+    print(f"written to {config.folder / REPORT}")
     if found["state"] == "completed":
         return 0
     print("ended before all markets were run; go on with --resume", file=sys.stderr)
     return 1
-
-
-def print_report(found: Figures) -> None:
-    """Print the verdicts by kind of market, the false-positive rate, the power, and the naive reading."""
-    console = Console(width=None if Console().is_terminal else 160)
-    table = Table(title=f"placebo: planted edge {found['edge']:g} a bar, bootstrap of {found['mean_block']} bars")
-    table.add_column("market", no_wrap=True)
-    for column in ("markets", *VERDICTS, "supported, 95% interval", "cv Sharpe", "DSR", "holdout Sharpe", "s"):
-        table.add_column(column, justify="right")
-    for kind, figures in found["kinds"].items():
-        verdicts = [str(figures[verdict.replace(" ", "_")]) for verdict in VERDICTS]
-        table.add_row(
-            kind,
-            str(figures["markets"]),
-            *verdicts,
-            shown(figures["rate"]),
-            *(_number(figures[key]) for key in ("cv_sharpe", "dsr", "holdout_sharpe")),
-            f"{figures['seconds']:,.0f}",
-        )
-    console.print(table)
-    for kind, figures in found["kinds"].items():
-        failed = ", ".join(f"{name} {count}" for name, count in figures["checks_failed"].items())
-        console.print(f"{kind}: checks that failed: {failed or 'none'}")
-    console.print(f"false-positive rate (bootstrap and random-walk): {shown(found['false_positives'])}")
-    console.print(f"power (planted): {shown(found['power'])}")
-    for bound, naive in found["naive"].items():
-        console.print(f"null markets whose best trial has an undeflated Sharpe ratio above {bound}: {shown(naive)}")
-
-
-def shown(rate: Figures) -> str:
-    """Return a rate of :func:`~sentio_rllib.placebo.figures.rate` as text."""
-    if rate["of"] == 0:
-        return "no market"
-    interval = f"[{rate['low']:.0%}, {rate['high']:.0%}]"
-    return f"{rate['count']} of {rate['of']}, {rate['estimate']:.0%} {interval}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
 
 
 if __name__ == "__main__":

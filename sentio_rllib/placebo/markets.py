@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
+from sentio_rllib.config.loading import build_config
+from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market.bars import Bars, write_bars
+from sentio_rllib.market.bars import write_bars
 from sentio_rllib.market.bootstrap import block_bootstrap
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.synthetic import MAX_EDGE
+from sentio_rllib.placebo.kinds import Kind
 from sentio_rllib.seeding import stream_seed
-from sentio_rllib.sweep.claim import sweep_folder
-from sentio_rllib.sweep.config import SweepConfig, build_config
-
-Kind = Literal["bootstrap", "random-walk", "planted"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-NULL_KINDS: tuple[Kind, ...] = ("bootstrap", "random-walk")
-"""Kinds without an edge that pays its fees."""
 
 BARS, LEDGERS = "bars", "ledgers"
 
@@ -46,21 +43,6 @@ class Market:
     def name(self) -> str:
         """Of the sweep and its folder."""
         return self.config.name
-
-
-def parse_kinds(text: str) -> tuple[Kind, ...]:
-    """Return the kinds named in `text`, separated by commas, in the order of :data:`KINDS`.
-
-    Raises
-    ------
-    ConfigError
-        A name is unknown, or there is none.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in KINDS]
-    if unknown or not names:
-        raise ConfigError(f"--kinds {', '.join(unknown) or text!r}: allowed are {', '.join(KINDS)}, joined by commas")
-    return tuple(kind for kind in KINDS if kind in names)
 
 
 def plan_markets(
@@ -120,7 +102,7 @@ def _check(counts: Mapping[Kind, int], edge: float, mean_block: int) -> None:
 
 
 def _market(config: SweepConfig, kind: Kind, index: int, edge: float, mean_block: int) -> Market:
-    folder, name = sweep_folder(config), f"{kind}_{index:03d}"
+    folder, name = config.folder, f"{kind}_{index:03d}"
     seed = stream_seed("placebo", config.seed, kind, index)
     values = config.model_dump(by_alias=True)
     values |= {"name": name, "seed": seed, "storage_path": str(folder)}

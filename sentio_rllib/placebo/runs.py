@@ -6,15 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import SweepError
-from sentio_rllib.placebo.figures import Figures, market_figures, report
-from sentio_rllib.placebo.markets import LEDGERS, Kind, Market, plan_markets, write_bootstrap
-from sentio_rllib.sweep.claim import CONFIG, claim_folder, hold, sweep_folder
-from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.files import write_json
+from sentio_rllib.placebo.kinds import Kind
+from sentio_rllib.placebo.markets import LEDGERS, Market, plan_markets, write_bootstrap
+from sentio_rllib.placebo.rates import Figures, market_figures, report
+from sentio_rllib.search.cluster import cluster
+from sentio_rllib.search.durable import write_json
+from sentio_rllib.search.prepare import prepare
+from sentio_rllib.sweep.folder import CONFIG, claim_folder, hold
 from sentio_rllib.sweep.outcome import SUMMARY
-from sentio_rllib.sweep.prepare import prepare
-from sentio_rllib.sweep.run import cluster, run_sweep
+from sentio_rllib.sweep.run import run_sweep
 
 REPORT = "placebo.json"
 INTERRUPTED = "interrupted"
@@ -43,7 +45,7 @@ def run_placebo(
     Returns
     -------
     dict
-        See :func:`~sentio_rllib.placebo.figures.report`, with ``name, state, edge, mean_block``; `state` is
+        See :func:`~sentio_rllib.placebo.rates.report`, with ``name, state, edge, mean_block``; `state` is
         ``interrupted`` where the user ended it.
 
     Raises
@@ -52,7 +54,7 @@ def run_placebo(
         If the name is used, there is nothing to resume, or keys, data or the cluster do not allow it.
     """
     markets = plan_markets(config, counts, edge=edge, mean_block=mean_block)
-    folder = sweep_folder(config)
+    folder = config.folder
     if resume and not folder.is_dir():
         raise SweepError(f"{folder}: there is no placebo run to resume; start it without --resume")
     begun = {market.name for market in markets if _begun(market, resume=resume)}
@@ -79,14 +81,14 @@ def run_placebo(
 
 def _begun(market: Market, *, resume: bool) -> bool:
     """Whether the market's sweep was started before; refuses one that was, or was started otherwise."""
-    begun = (sweep_folder(market.config) / CONFIG).is_file()
+    begun = (market.config.folder / CONFIG).is_file()
     claim_folder(market.config, resume=begun and resume)
     return begun
 
 
 def _finished(market: Market) -> dict[str, Any] | None:
     """The summary of a sweep that ran to its end."""
-    path = sweep_folder(market.config) / SUMMARY
+    path = market.config.folder / SUMMARY
     if not path.is_file():
         return None
     summary: dict[str, Any] = json.loads(path.read_text())

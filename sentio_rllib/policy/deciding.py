@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from sentio_rllib.errors import CheckpointError
-from sentio_rllib.policy.variants import ActorCritic, PolicySpec, TapeReader
+from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
+from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.seeding import Member
 
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]

@@ -40,11 +40,6 @@ class Line(NamedTuple):
     positions: torch.Tensor
 
 
-def receptive_patches(layers: int, band: int) -> int:
-    """Return how many patches a decision reads: its own, and ``band - 1`` more in each layer."""
-    return layers * (band - 1) + 1
-
-
 def pack(bars: torch.Tensor, interval: int, context: int, multiple: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Lay decisions out on a line per member, each run of them behind its `context` patches.
 

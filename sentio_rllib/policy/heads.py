@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import nn
 
 from sentio_rllib.policy.layers import StackedLinear
+from sentio_rllib.policy.variants import Mixture
 from sentio_rllib.seeding import Member
-
-Mixture = Literal["distributions", "logits"]
 
 N_ACTIONS = 3
 MASKED_LOGIT = -1e9

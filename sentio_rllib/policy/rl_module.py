@@ -16,8 +16,9 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
+from sentio_rllib.policy.actor_critic import N_MARKET, ActorCritic
 from sentio_rllib.policy.encoders import Line
-from sentio_rllib.policy.variants import N_MARKET, ActorCritic, PolicySpec
+from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.seeding import Member
 from sentio_rllib.trading.environment import action_space, observation_space
 

@@ -30,10 +30,10 @@ from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from sentio_rllib.errors import CheckpointError, NonFiniteError
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.actor_critic import ActorCritic
 from sentio_rllib.policy.checkpoint import load_model, save_model, verify_manifest, write_manifest
 from sentio_rllib.policy.heads import gate_collapsed
 from sentio_rllib.policy.rl_module import rl_module_spec
-from sentio_rllib.policy.variants import ActorCritic
 from sentio_rllib.ppo.convergence import Convergence, Plateau
 from sentio_rllib.ppo.env_runner import SentioEnvRunner, TapeHandle
 from sentio_rllib.ppo.learner import PLATEAU_FACTOR, SentioLearner

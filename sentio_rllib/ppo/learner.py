@@ -14,8 +14,8 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 
 from sentio_rllib.errors import NonFiniteError
+from sentio_rllib.policy.actor_critic import TapeReader
 from sentio_rllib.policy.rl_module import GATE, VALUES
-from sentio_rllib.policy.variants import TapeReader
 from sentio_rllib.ppo.losses import PPOLoss, clip_gradients_per_member, ppo_loss
 from sentio_rllib.ppo.precision import autocast, resolve_precision
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings

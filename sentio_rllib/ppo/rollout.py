@@ -13,9 +13,9 @@ import torch
 
 from sentio_rllib.errors import SplitError
 from sentio_rllib.market.tape import TapeTensors
+from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.heads import conditional_value_at_risk, gate_figures
-from sentio_rllib.policy.variants import ActorCritic, TapeReader
 from sentio_rllib.ppo.gae import (
     RewardScale,
     generalized_advantages,

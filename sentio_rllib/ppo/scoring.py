@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.market.tape import TapeTensors
+from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.deciding import network_policy
-from sentio_rllib.policy.variants import ActorCritic, TapeReader
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.validation.evaluation import BlockEvaluator, Evaluation, score_members
 from sentio_rllib.validation.regimes import fit_regimes

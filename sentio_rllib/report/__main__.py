@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sentio_rllib.errors import SentioError, tell
-from sentio_rllib.report.page import write_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="file to write (default: report.html in the sweep's folder)")
     args = parser.parse_args(arguments)
     try:
+        from sentio_rllib.report.page import write_report  # noqa: PLC0415  # --help needs no matplotlib
+
         path = write_report(args.experiment, args.output)
     except (SentioError, OSError) as error:
         return tell(error)

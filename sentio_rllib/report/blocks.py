@@ -92,7 +92,7 @@ Block = Note | Bullets | Heading | Badge | Chart | Table | Details
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A numbered part of the report; `name` is its anchor."""
 
     name: str

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from sentio_rllib.report.drawing import COLOURS, draw, number_label, quiet
 from sentio_rllib.report.formats import number
-from sentio_rllib.report.reading import Range
+from sentio_rllib.report.sweep_files import DatedRange
 
 ENDS = {
     "completed": ("o", "blue", "completed"),
@@ -203,7 +203,7 @@ def importance_figure(shares: Mapping[str, float]) -> Markup:
     return draw("importance", "Importance of the searched parameters", 0.34 * len(names) + 0.8, paint)
 
 
-def folds_figure(ranges: Sequence[Range]) -> Markup:
+def folds_figure(ranges: Sequence[DatedRange]) -> Markup:
     """Draw the folds on a time line, at least one range; what is narrower than the eye is drawn wider."""
     rows = list(dict.fromkeys(each.fold for each in ranges))
     span = (max(each.last for each in ranges) - min(each.first for each in ranges)) / _DAY

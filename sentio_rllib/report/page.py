@@ -7,19 +7,19 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sentio_rllib.errors import SweepError
-from sentio_rllib.report.blocks import Section
-from sentio_rllib.report.deflation import deflation_section
-from sentio_rllib.report.folds import folds_section
+from sentio_rllib.report.blocks import ReportSection
+from sentio_rllib.report.deflation_section import deflation_section
+from sentio_rllib.report.folds_section import folds_section
 from sentio_rllib.report.formats import NONE, count
-from sentio_rllib.report.performance import equity_section, metrics_section, stress_section
-from sentio_rllib.report.provenance import provenance_section
-from sentio_rllib.report.reading import Sweep, read_sweep
-from sentio_rllib.report.search import (
+from sentio_rllib.report.performance_section import equity_section, metrics_section, stress_section
+from sentio_rllib.report.provenance_section import provenance_section
+from sentio_rllib.report.search_section import (
     leaderboard_section,
     learning_section,
     parameters_section,
 )
-from sentio_rllib.report.verdict import verdict_section
+from sentio_rllib.report.sweep_files import Sweep, read_sweep
+from sentio_rllib.report.verdict_section import verdict_section
 
 REPORT = "report.html"
 
@@ -75,7 +75,7 @@ def render(sweep: Sweep) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    sections: list[Section] = [section(sweep) for section in _SECTIONS]
+    sections: list[ReportSection] = [section(sweep) for section in _SECTIONS]
     return environment.get_template(REPORT).render(
         name=str(sweep.get("name") or sweep.folder.name), facts=_facts(sweep), sections=sections
     )

@@ -6,10 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from sentio_rllib.config.contradictions import cautions
+from sentio_rllib.config.options import read_config, sweep_parser
 from sentio_rllib.errors import SentioError, tell
-from sentio_rllib.sweep.claim import sweep_folder
-from sentio_rllib.sweep.options import read_config, sweep_parser
-from sentio_rllib.sweep.results import print_summary
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -33,13 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         config = read_config(args)
-        for line in config.cautions():
+        for line in cautions(config):
             print(f"caution: {line}")
         if args.dry_run:
-            from sentio_rllib.sweep.dry_run import dry_run  # noqa: PLC0415  # Ray is imported only after all is checked
+            from sentio_rllib.sweep.dry_run import dry_run  # noqa: PLC0415  # heavy imports come after all checks
 
             dry_run(config)
             return 0
+        from sentio_rllib.sweep.results import print_summary  # noqa: PLC0415  # as above
         from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415  # as above
 
         summary = run_sweep(config, resume=args.resume, address=args.address, reopen_holdout=args.reopen_holdout)
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:  # before the sweep takes it as a request to end
         print("ended before a trial was started", file=sys.stderr)
         return 1
-    print_summary(summary, sweep_folder(config))
+    print_summary(summary, config.folder)
     finished = summary["state"] != "interrupted"
     return 0 if finished and summary["trials"]["total"] > summary["trials"]["failed"] else 1
 

@@ -7,10 +7,10 @@ import os
 from rich.console import Console
 from rich.table import Table
 
-from sentio_rllib.sweep.config import SweepConfig
-from sentio_rllib.sweep.measuring import Pace, measure
-from sentio_rllib.sweep.prepare import Prepared, members_of, prepare
-from sentio_rllib.sweep.space import ARM, asked_trials, default_params
+from sentio_rllib.config.space import ARM
+from sentio_rllib.config.tree import SweepConfig
+from sentio_rllib.search.pace import Pace, measure
+from sentio_rllib.search.prepare import Prepared, members_of, prepare
 
 
 def dry_run(config: SweepConfig) -> None:
@@ -21,7 +21,7 @@ def dry_run(config: SweepConfig) -> None:
     for note in prepared.notes:
         console.print(note, markup=False)
     console.print(_folds(prepared))
-    search, trials = config.search, asked_trials(config)
+    search, trials = config.search, config.asked_trials()
     members = len(members_of(config, prepared.splits))
     console.print(
         f"{trials} trials x {members} members ({len(prepared.splits.folds)} folds x "
@@ -47,7 +47,7 @@ def dry_run(config: SweepConfig) -> None:
 def _measured_trials(config: SweepConfig, prepared: Prepared, trials: int) -> dict[str, Pace]:
     """Return what was measured for each arm that is tried; without arms for the default configuration alone."""
     if not config.search.arms:
-        return {"": measure(prepared, config, default_params(config))}
+        return {"": measure(prepared, config, config.default_params())}
     return {name: measure(prepared, config, {ARM: name}) for name in list(config.search.arms)[:trials]}
 
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sentio_rllib.policy.heads import COLLAPSED_USAGE
-from sentio_rllib.sweep.selection import STATES
+from sentio_rllib.search.selection import STATES
 
 ROWS = 20
 

@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sentio_rllib.validation.evidence import Floats, NotEnoughDataError, NoVarianceError
-from sentio_rllib.validation.metrics import projected_return, sharpe
-from sentio_rllib.validation.performance import MONTHS
-from sentio_rllib.validation.series import Series
-from sentio_rllib.validation.significance import (
+from sentio_rllib.statistics.inputs import Floats, NotEnoughDataError, NoVarianceError
+from sentio_rllib.statistics.metrics import projected_return, sharpe
+from sentio_rllib.statistics.significance import (
     expected_maximum_sharpe_ratio,
     probabilistic_sharpe_ratio,
     sharpe_moments,
 )
+from sentio_rllib.validation.performance import MONTHS
+from sentio_rllib.validation.series import Series
 
 COLLAPSED_ENTROPY = 0.05
 """Nats of the policy in training, below which one that never trades has settled on that; ln 3 = 1.10 is undecided."""

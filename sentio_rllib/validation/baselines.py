@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from sentio_rllib.market.synthetic import oracle_actions
 from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.seeding import stream
+from sentio_rllib.statistics.inputs import Floats, check_returns
 from sentio_rllib.trading.masks import BUY, HOLD, SELL
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Record
-from sentio_rllib.validation.evidence import Floats, check_returns
 from sentio_rllib.validation.schemes import Range
 
 _WANTED, _SECOND, _MASKED = 1e6, 1e5, -1e9

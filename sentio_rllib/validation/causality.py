@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.market.bars import Bars
 from sentio_rllib.market.checks import iso_minute
-from sentio_rllib.market.features import MARKET_FEATURES
+from sentio_rllib.market.feature_set import MARKET_FEATURES
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.tape import Tape
 from sentio_rllib.seeding import stream_seed
 from sentio_rllib.trading.rules import TradingRules

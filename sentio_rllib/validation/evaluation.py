@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.seeding import Member, stream
-from sentio_rllib.trading.simulator import Simulator, StepResult, TradingRules
-from sentio_rllib.validation.metrics import (
+from sentio_rllib.statistics.metrics import (
     cv_score,
     equity_curve,
     longest_drawdown,
@@ -26,6 +25,7 @@ from sentio_rllib.validation.metrics import (
     sharpe,
     total_return,
 )
+from sentio_rllib.trading.simulator import Simulator, StepResult, TradingRules
 from sentio_rllib.validation.regimes import attribute
 from sentio_rllib.validation.splits import Range
 
@@ -93,7 +93,7 @@ class Evaluation:
     sampled: tuple[Record, ...]
 
 
-class _Walk(NamedTuple):
+class _BlockWalk(NamedTuple):
     """All rows' way through their blocks.
 
     `equity` float64[n, steps * I], marks of the decisions' bars; `tails` float64[n, I], marks from the last
@@ -223,16 +223,16 @@ class BlockEvaluator:
                 totals += _figures(end, torch.zeros_like(self.start), end.terminated & ~stopped) * ending
                 simulator.reset(ending, self.start, self.stop)
         walk = (equity.transpose(0, 1).flatten(1), tails, shares.t(), traded.t(), sold, totals, self.decisions)
-        return self._records(_Walk(*(each.cpu().numpy() for each in walk)))
+        return self._records(_BlockWalk(*(each.cpu().numpy() for each in walk)))
 
-    def _records(self, walk: _Walk) -> Evaluation:
+    def _records(self, walk: _BlockWalk) -> Evaluation:
         columns = range(self.shape[1])
         return Evaluation(
             greedy=tuple(self._record(walk, 0, member) for member in columns),
             sampled=tuple(self._record(walk, self.width, member) for member in columns),
         )
 
-    def _record(self, walk: _Walk, offset: int, member: int) -> Record:
+    def _record(self, walk: _BlockWalk, offset: int, member: int) -> Record:
         """Concatenate the blocks of one member, which are the rows of the batch from `offset` on."""
         interval, count = self.rules.decision_interval, self.shape[1]
         rows, returns, bars, trade_bars, trips = [], [], [], [], []

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
 
-from sentio_rllib.validation import metrics
+from sentio_rllib.statistics import metrics
+from sentio_rllib.statistics.inputs import Floats
 from sentio_rllib.validation.baselines import Baselines
 from sentio_rllib.validation.evaluation import Record
-from sentio_rllib.validation.evidence import Floats, NotEnoughDataError, NoVarianceError
-from sentio_rllib.validation.resampling import Statistic, stationary_bootstrap_interval
 from sentio_rllib.validation.series import timing_returns
 
 MONTHS = (21, 22)
@@ -111,28 +109,6 @@ def mean_of(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         key: None if any(each[key] is None for each in figures) else float(np.mean([each[key] for each in figures]))
         for key in figures[0]
     }
-
-
-def return_interval(
-    returns: Floats, statistic: Statistic, *, level: float, resamples: int, seed: int
-) -> dict[str, float | None]:
-    """Return ``estimate, low, high`` of a statistic of session returns; without bounds where it has none.
-
-    Parameters as in :func:`~sentio_rllib.validation.resampling.stationary_bootstrap_interval`.
-    """
-    try:
-        found = stationary_bootstrap_interval(returns, statistic, level, reps=resamples, seed=seed)
-    except (NotEnoughDataError, NoVarianceError):
-        return {"estimate": None, "low": None, "high": None}
-    return {"estimate": found.estimate, "low": found.low, "high": found.high}
-
-
-def win_rate_interval(wins: int, trips: int, level: float) -> dict[str, float | None]:
-    """Return ``estimate, low, high`` of a win rate, exact binomial bounds (Clopper and Pearson, 1934)."""
-    if trips == 0:
-        return {"estimate": None, "low": None, "high": None}
-    bounds = binomtest(wins, trips).proportion_ci(level, method="exact")
-    return {"estimate": wins / trips, "low": float(bounds.low), "high": float(bounds.high)}
 
 
 def _finite(value: float) -> float | None:

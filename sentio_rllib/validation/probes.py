@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import LeakError
-from sentio_rllib.market.bars import Bars
-from sentio_rllib.market.features import MARKET_FEATURES, VOLATILITY_FLOOR
+from sentio_rllib.market.feature_set import MARKET_FEATURES, VOLATILITY_FLOOR
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.seeding import stream_seed
 from sentio_rllib.trading.masks import BUY, SELL

@@ -17,7 +17,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from sentio_rllib.errors import NonFiniteError
-from sentio_rllib.market.features import MARKET_FEATURES, REGIME_FEATURES
+from sentio_rllib.market.feature_set import MARKET_FEATURES, REGIME_FEATURES
 from sentio_rllib.validation.schemes import Range
 
 MAX_FIT_ROWS = 20_000

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.seeding import Member
+from sentio_rllib.statistics.inputs import Floats
 from sentio_rllib.validation.evaluation import Record
-from sentio_rllib.validation.evidence import Floats
 from sentio_rllib.validation.schemes import Fold
 
 ROUNDING = 1e-9

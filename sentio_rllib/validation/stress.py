@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from sentio_rllib.errors import ConfigError
+from sentio_rllib.statistics.inputs import Floats
+from sentio_rllib.statistics.metrics import equity_curve, sharpe, total_return
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.evaluation import Decide, Record
-from sentio_rllib.validation.evidence import Floats
-from sentio_rllib.validation.metrics import equity_curve, sharpe, total_return
 
 Evaluate = Callable[[TradingRules, int], Sequence[Record]]
 """(rules, bars of delay) -> records of all members under these rules, each decision made on older news."""

@@ -10,11 +10,12 @@ import torch
 
 from sentio_rllib.deploy.bundle import Bundle
 from sentio_rllib.deploy.live import Bar, Decision, Portfolio, TradingPolicy
-from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions
 from sentio_rllib.market.synthetic import synthetic_market
 from sentio_rllib.market.tape import Tape
-from sentio_rllib.policy.variants import ActorCritic, PolicySpec
+from sentio_rllib.policy.actor_critic import ActorCritic
+from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.splits import Range
 from tests.trading.scalar_simulator import ScalarSimulator

@@ -16,18 +16,19 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
-from sentio_rllib.deploy.bundle import Market, load_bundle, write_bundle
+from sentio_rllib.deploy.bundle import MarketHours, load_bundle, write_bundle
 from sentio_rllib.errors import CheckpointError
-from sentio_rllib.market.features import FEATURE_VERSION, MARKET_FEATURES, feature_hash
+from sentio_rllib.market.feature_set import FEATURE_VERSION, MARKET_FEATURES, feature_hash
+from sentio_rllib.policy.actor_critic import ActorCritic
 from sentio_rllib.policy.checkpoint import sha256_of, write_manifest
-from sentio_rllib.policy.variants import ActorCritic, PolicySpec
+from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
-from tests.sweep.tiny import environment
+from tests.tiny_sweep import environment
 
 SPEC = PolicySpec(variant="maskable", hidden=(8, 4))
 MEMBERS = [(5, 0), (6, 1)]
 RULES = TradingRules(fee_rate=0.0005, reference_volatility=3e-4, max_participation=0.1)
-MARKET: Market = {"calendar": "XNYS", "hours": "all", "session_minutes": 960}
+MARKET: MarketHours = {"calendar": "XNYS", "hours": "all", "session_minutes": 960}
 FILES = ["model.safetensors", "m.pth", "m_metadata.json", "model.onnx", "MODEL_CARD.md"]
 METADATA: dict[str, Any] = {
     "trial_id": "trial_0002",

@@ -12,8 +12,9 @@ import torch
 
 from sentio_rllib.deploy.export import DecisionModel, export_onnx
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.deciding import ensemble_policy
-from sentio_rllib.policy.variants import ActorCritic, PolicySpec, TapeReader
+from sentio_rllib.policy.variants import PolicySpec
 
 MEMBERS = [(1, 0), (2, 0), (3, 1)]
 SHAPE: dict[str, Any] = {"hidden": (8,), "patch": 5, "d_model": 8, "heads": 2, "quantiles": 5, "experts": 2}

@@ -21,7 +21,7 @@ from sentio_rllib.deploy.feed import Bar, place
 from sentio_rllib.deploy.live import Decision, TradingPolicy
 from sentio_rllib.errors import BarsError, CheckpointError, SentioError
 from sentio_rllib.market import sessions
-from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions
 from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.variants import PolicySpec

@@ -27,8 +27,8 @@ from sentio_rllib import __version__
 from sentio_rllib.deploy.bundle import write_bundle
 from sentio_rllib.deploy.live import Portfolio, TradingPolicy
 from sentio_rllib.errors import CheckpointError, ConfigError, SentioError
-from sentio_rllib.market.bars import Bars
 from sentio_rllib.market.checks import iso_minute
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
 from tests.deploy.replay import SMALL, bar_at, busy_network, small_bars

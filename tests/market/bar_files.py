@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sentio_rllib.market.bars import Bars
+from sentio_rllib.market.ohlcv import Bars
 
 REAL = Path(__file__).parents[2] / "../shared/data"
 needs_real_bars = pytest.mark.skipif(

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market.bars import Bars, load_bars, write_bars
-from sentio_rllib.market.bootstrap import MEAN_BLOCK, block_bootstrap, resampled_rows
+from sentio_rllib.market.bars import load_bars, write_bars
+from sentio_rllib.market.bootstrap import block_bootstrap, resampled_rows
 from sentio_rllib.market.checks import check_values
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.synthetic import SyntheticMarket, synthetic_market
 from tests.strategies import irregular_bars, make_bars, session_minutes
 
@@ -58,11 +59,14 @@ def test_any_market_gives_valid_bars_on_its_own_stamps(original: Bars, seed: int
 
 
 def test_another_seed_is_another_market(bars: Bars) -> None:
-    assert len({block_bootstrap(bars, seed=seed).fingerprint for seed in range(5)} | {bars.fingerprint}) == 6
+    assert (
+        len({block_bootstrap(bars, seed=seed, mean_block=30).fingerprint for seed in range(5)} | {bars.fingerprint})
+        == 6
+    )
 
 
 def test_the_file_of_a_bootstrapped_market_loads_as_it_is(bars: Bars, tmp_path: Path) -> None:
-    made = block_bootstrap(bars, seed=2)
+    made = block_bootstrap(bars, seed=2, mean_block=30)
     loaded, report = load_bars(write_bars(made, tmp_path / "TEST.feather"))
     assert loaded.fingerprint == made.fingerprint
     assert report.missing_minutes == 90
@@ -70,7 +74,7 @@ def test_the_file_of_a_bootstrapped_market_loads_as_it_is(bars: Bars, tmp_path: 
 
 
 def test_a_bar_is_a_whole_bar_of_its_kind(bars: Bars) -> None:
-    made, rows = block_bootstrap(bars, seed=4), resampled_rows(bars, seed=4)
+    made, rows = block_bootstrap(bars, seed=4, mean_block=30), resampled_rows(bars, seed=4, mean_block=30)
     first = openings(bars)
     assert first.sum() == 4
     np.testing.assert_array_equal(first[rows], first)
@@ -86,7 +90,7 @@ def test_a_bar_is_a_whole_bar_of_its_kind(bars: Bars) -> None:
 def test_the_expected_move_of_every_bar_is_exactly_none(bars: Bars) -> None:
     move_of = np.full(bars.n, np.nan)
     for seed in range(60):
-        made, rows = block_bootstrap(bars, seed=seed), resampled_rows(bars, seed=seed)
+        made, rows = block_bootstrap(bars, seed=seed, mean_block=30), resampled_rows(bars, seed=seed, mean_block=30)
         move_of[rows[1:]] = moves(made)
     assert np.isfinite(move_of).all(), "every bar was drawn"
     first = openings(bars)
@@ -99,7 +103,7 @@ def test_the_expected_move_of_every_bar_is_exactly_none(bars: Bars) -> None:
 def test_each_bar_of_a_kind_is_as_likely_as_any_other(bars: Bars) -> None:
     counts = np.zeros(bars.n)
     for seed in range(400):
-        counts += np.bincount(resampled_rows(bars, seed=seed), minlength=bars.n)
+        counts += np.bincount(resampled_rows(bars, seed=seed, mean_block=30), minlength=bars.n)
     # blocks of 30 make a count vary more than single draws do: 400 +- 6 deviations of 20
     assert counts.min() > 280
     assert counts.max() < 520
@@ -115,7 +119,7 @@ def test_blocks_have_the_mean_length_asked_for(market: SyntheticMarket, mean_blo
 
 
 def test_volatility_and_its_clusters_stay_within_a_block_and_end_with_it(market: SyntheticMarket) -> None:
-    made = block_bootstrap(market.bars, seed=5)
+    made = block_bootstrap(market.bars, seed=5, mean_block=30)
     assert moves(made).std() == pytest.approx(moves(market.bars).std(), rel=0.03)
 
     def memory(bars: Bars, lags: range) -> float:
@@ -129,7 +133,7 @@ def test_volatility_and_its_clusters_stay_within_a_block_and_end_with_it(market:
 
 @pytest.mark.parametrize(
     ("edge", "fee_rate", "mean_block"),
-    [(5e-5, 1e-3, MEAN_BLOCK), (3e-5, 2e-4, 15)],
+    [(5e-5, 1e-3, 30), (3e-5, 2e-4, 15)],
     ids=["the defaults", "configs/placebo.yaml"],
 )
 def test_who_sees_the_regime_of_each_bar_at_once_gains_by_it_but_not_after_fees(
@@ -159,12 +163,12 @@ def test_who_sees_the_regime_of_each_bar_at_once_gains_by_it_but_not_after_fees(
 
 def test_a_single_session_and_single_bars_are_markets_too() -> None:
     one = make_bars(session_minutes("2024-11-29", "2024-11-29"), seed=6)
-    rows = resampled_rows(one, seed=1)
+    rows = resampled_rows(one, seed=1, mean_block=30)
     assert rows[0] == 0, "the only bar that opens a session"
     assert len(set(rows[1:].tolist())) > 50
     apart = make_bars(session_minutes("2024-11-27", "2024-12-02")[[0, 390, 600]], seed=7)
-    made = block_bootstrap(apart, seed=1)
-    assert set(resampled_rows(apart, seed=1)) <= {0, 1, 2}
+    made = block_bootstrap(apart, seed=1, mean_block=30)
+    assert set(resampled_rows(apart, seed=1, mean_block=30)) <= {0, 1, 2}
     assert np.isfinite(made.close).all()
 
 
@@ -177,4 +181,4 @@ def test_a_single_session_and_single_bars_are_markets_too() -> None:
 )
 def test_values_out_of_range_are_refused(bars: Bars, arguments: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        block_bootstrap(bars, **arguments)
+        block_bootstrap(bars, **{"mean_block": 30} | arguments)

@@ -13,19 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market import features as module
-from sentio_rllib.market.bars import Bars
+from sentio_rllib.market import feature_set as module
+from sentio_rllib.market.feature_set import MARKET_FEATURES, PORTFOLIO_FEATURES, feature_hash, max_lookback
 from sentio_rllib.market.features import (
-    MARKET_FEATURES,
-    PORTFOLIO_FEATURES,
     compute_market_features,
-    feature_hash,
-    max_lookback,
     session_anchor,
     trailing_dollar_volume,
     trailing_sum,
     volatility,
 )
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.streaming import StreamingFeatures
 from tests.strategies import MARKETS, irregular_bars, make_bars, session_minutes
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from sentio_rllib.errors import BarsError, ConfigError
 from sentio_rllib.market import synthetic
-from sentio_rllib.market.bars import Bars
 from sentio_rllib.market.features import volatility
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions
 from sentio_rllib.market.synthetic import (
     SyntheticMarket,

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market.bars import Bars
-from sentio_rllib.market.features import MARKET_FEATURES, compute_market_features, volatility
+from sentio_rllib.market.feature_set import MARKET_FEATURES
+from sentio_rllib.market.features import compute_market_features, volatility
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import assign_sessions
 from sentio_rllib.market.tape import Tape, TapeTensors, build_tape
 from tests.strategies import irregular_bars, make_bars, session_minutes

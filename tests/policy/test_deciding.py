@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.deciding import ensemble_policy, network_policy
-from sentio_rllib.policy.variants import ActorCritic, PolicySpec, TapeReader
+from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.evaluation import BlockEvaluator
 from sentio_rllib.validation.splits import Range

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sentio_rllib.policy.actor_critic import N_MARKET, ActorCritic, TapeReader
 from sentio_rllib.policy.encoders import (
     BandedAttention,
     GatedResidual,
     Line,
     TapeTransformer,
     pack,
-    receptive_patches,
 )
-from sentio_rllib.policy.variants import N_MARKET, ActorCritic, PolicySpec, TapeReader
+from sentio_rllib.policy.variants import PolicySpec, receptive_patches
 
 INTERVAL, BARS = 3, 260
 # layers, band, heads, gated

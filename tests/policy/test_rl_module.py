@@ -13,8 +13,9 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core.columns import Columns
 
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.actor_critic import TapeReader
 from sentio_rllib.policy.rl_module import SentioRLModule, rl_module_spec
-from sentio_rllib.policy.variants import VARIANTS, PolicySpec, TapeReader
+from sentio_rllib.policy.variants import VARIANTS, PolicySpec
 from sentio_rllib.trading.environment import register
 
 ROWS = 1_000

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from sentio_rllib.policy.actor_critic import N_MARKET, N_PORTFOLIO, ActorCritic, TapeReader
 from sentio_rllib.policy.heads import MASKED_LOGIT
 from sentio_rllib.policy.layers import StackedDropout, StackedLinear
-from sentio_rllib.policy.variants import N_MARKET, N_PORTFOLIO, ActorCritic, PolicySpec, TapeReader
+from sentio_rllib.policy.variants import PolicySpec
 
 MEMBERS = [(0, 0), (0, 1), (7, 0)]
 ROWS = 11

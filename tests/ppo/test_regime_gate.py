@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.market.features import MARKET_FEATURES
+from sentio_rllib.market.feature_set import MARKET_FEATURES
 from sentio_rllib.market.tape import Tape
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig

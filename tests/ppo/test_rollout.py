@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from sentio_rllib.errors import SplitError
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.policy.actor_critic import ActorCritic, PolicyOutput
 from sentio_rllib.policy.deciding import network_policy
 from sentio_rllib.policy.encoders import Line
-from sentio_rllib.policy.variants import ActorCritic, PolicyOutput, PolicySpec
+from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.ppo.gae import standardize_per_member, tail_advantages
 from sentio_rllib.ppo.learner import learning_rate_at
 from sentio_rllib.ppo.rollout import RolloutSampler, StartSampler, _Lookahead

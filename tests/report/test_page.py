@@ -19,8 +19,8 @@ from sentio_rllib.errors import SweepError
 from sentio_rllib.report.__main__ import main
 from sentio_rllib.report.blocks import Table
 from sentio_rllib.report.page import write_report
-from sentio_rllib.report.reading import read_sweep
-from sentio_rllib.report.search import leaderboard_section
+from sentio_rllib.report.search_section import leaderboard_section
+from sentio_rllib.report.sweep_files import read_sweep
 from tests.report import folders
 from tests.report.folders import STOPPED, change_summary, write_old, write_sweep, write_unscored
 

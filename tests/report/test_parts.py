@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 from sentio_rllib.errors import SweepError
 from sentio_rllib.report import formats
-from sentio_rllib.report.deflation import annual_sharpes
+from sentio_rllib.report.deflation_section import annual_sharpes
 from sentio_rllib.report.drawing import draw
 from sentio_rllib.report.figures import learning_figure, luck_figure, short_name
-from sentio_rllib.report.folds import gaps
+from sentio_rllib.report.folds_section import gaps
 from sentio_rllib.report.importance import parameter_importance
-from sentio_rllib.report.reading import Range, read_sweep
+from sentio_rllib.report.sweep_files import DatedRange, read_sweep
 from tests.report.folders import Trial, change_summary, write_study, write_sweep, write_unscored
 
 
@@ -143,8 +143,8 @@ class TestReading:
                 read_sweep(tmp_path)
 
 
-def _range(fold: str, part: str, first: int, last: int) -> Range:
-    return Range(fold, part, datetime(2024, 1, first, tzinfo=UTC), datetime(2024, 1, last, tzinfo=UTC))
+def _range(fold: str, part: str, first: int, last: int) -> DatedRange:
+    return DatedRange(fold, part, datetime(2024, 1, first, tzinfo=UTC), datetime(2024, 1, last, tzinfo=UTC))
 
 
 def test_gaps_lie_between_parts_and_before_the_holdout() -> None:

@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 from optuna.trial import TrialState
 
-from sentio_rllib.sweep.config import load_config
+from sentio_rllib.config.loading import load_config
 from sentio_rllib.sweep.run import run_sweep
-from tests.sweep.checks import FINISHED, assert_complete, board_of, study_of
-from tests.sweep.tiny import (
+from tests.sweep_checks import FINISHED, assert_complete, board_of, study_of
+from tests.tiny_sweep import (
     EVALUATE_EVERY,
     environment,
     market_frame,
@@ -299,8 +299,9 @@ import json, sys, time
 from pathlib import Path
 import ray, torch
 from sentio_rllib.ppo.algorithm import SentioPPO
-from sentio_rllib.sweep import run
-from sentio_rllib.sweep.config import load_config
+from sentio_rllib.config.loading import load_config
+from sentio_rllib.search import tuning
+from sentio_rllib.sweep.run import run_sweep
 
 config, folder = load_config(sys.argv[1]), Path(sys.argv[2])
 
@@ -319,8 +320,8 @@ class Trial(SentioPPO):
             time.sleep(0.1)
 
 ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-run.SentioPPO = Trial
-print(json.dumps(run.run_sweep(config)["trials"]))
+tuning.SentioPPO = Trial
+print(json.dumps(run_sweep(config)["trials"]))
 assert ray.is_initialized()
 """
 

@@ -22,11 +22,11 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from sentio_rllib.errors import tell
 from sentio_rllib.policy.checkpoint import verify_manifest
 from sentio_rllib.ppo.algorithm import SentioPPO
-from sentio_rllib.sweep import journal, run
-from sentio_rllib.sweep.files import append_row
+from sentio_rllib.search import journal, tuning
+from sentio_rllib.search.durable import append_row
 from sentio_rllib.sweep.run import run_sweep
-from tests.sweep.checks import assert_complete, board_of, study_of
-from tests.sweep.tiny import EVALUATE_EVERY, tiny_config
+from tests.sweep_checks import assert_complete, board_of, study_of
+from tests.tiny_sweep import EVALUATE_EVERY, tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -82,7 +82,7 @@ def restless(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_clus
         folder = noted
 
     patch = pytest.MonkeyPatch()
-    patch.setattr(run, "SentioPPO", Trial)
+    patch.setattr(tuning, "SentioPPO", Trial)
     patch.setattr(event_manager, "ray", memory_monitor(noted))
     rates = {"ppo.learning_rate": {"choice": [1e-4, 2e-4, 3e-4, 4e-4, 5e-4]}}
     changes: dict[str, Any] = {"sampler": "grid", "scheduler": "none", "space": rates, "max_concurrent": 2}

@@ -13,14 +13,15 @@ import pandas as pd
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
+from sentio_rllib.config.loading import load_config
+from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import SplitError, SweepError
 from sentio_rllib.policy.checkpoint import load_model
-from sentio_rllib.sweep.claim import CONFIG, FINGERPRINT, hold
-from sentio_rllib.sweep.config import SweepConfig, load_config
-from sentio_rllib.sweep.prepare import prepare
+from sentio_rllib.search.prepare import prepare
+from sentio_rllib.sweep.folder import CONFIG, FINGERPRINT, hold
 from sentio_rllib.sweep.run import Interruption, run_sweep
-from tests.sweep.checks import assert_complete, board_of, labels, study_of, timeless
-from tests.sweep.tiny import EVALUATE_EVERY, SPACE, copied, market_frame, tiny_config
+from tests.sweep_checks import assert_complete, board_of, labels, study_of, timeless
+from tests.tiny_sweep import EVALUATE_EVERY, SPACE, copied, market_frame, tiny_config
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sentio_rllib.config.contradictions import cautions
 from sentio_rllib.errors import ConfigError, TrainError
+from sentio_rllib.statistics.inputs import Floats
 from sentio_rllib.train.__main__ import main, plan_of
-from sentio_rllib.train.files import Output, make_folder, output_of
+from sentio_rllib.train.arguments import UNLIMITED, Options, budget, configure, start_values
+from sentio_rllib.train.display import progress_line
 from sentio_rllib.train.finding import end_of, examine_run, projected
-from sentio_rllib.train.options import UNLIMITED, Options, budget, configure, start_values
-from sentio_rllib.train.outcome import Course, told_reason
-from sentio_rllib.train.progress import progress_line
-from sentio_rllib.validation.evidence import Floats
+from sentio_rllib.train.output import Output, make_folder, output_of
+from sentio_rllib.train.result import Course, told_reason
 from sentio_rllib.validation.series import Series
 from tests.train.tiny import Kept, arguments
 
@@ -38,14 +39,14 @@ def test_the_defaults_are_those_of_the_table() -> None:
     assert budget(config, plan.episodes) == UNLIMITED
     assert re.fullmatch(r"enhanced-maskable_\d{8}_\d{6}(_\d+)?", plan.output.base.name)
     assert (config.policy.hidden, config.policy.hold_bias, config.policy.d_model) == ((64, 64), 2.0, 32)
-    assert config.cautions() == []
+    assert cautions(config) == []
 
 
 @pytest.mark.parametrize("kind", ["standard", "maskable"])
 def test_other_variants_have_no_keys_of_the_transformer(kind: str) -> None:
     config = _configured(kind=kind)
     assert config.variant == kind
-    assert config.cautions() == []
+    assert cautions(config) == []
 
 
 def test_options_set_their_keys_and_set_comes_last() -> None:

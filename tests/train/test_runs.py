@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from sentio_rllib.errors import NonFiniteError, TrainError
+from sentio_rllib.evidence.ledger import Ledger, session_hashes
 from sentio_rllib.market.bars import load_bars
-from sentio_rllib.market.features import feature_hash
+from sentio_rllib.market.feature_set import feature_hash
 from sentio_rllib.policy.deciding import with_weights
 from sentio_rllib.policy.variants import PolicySpec
-from sentio_rllib.sweep.ledger import Ledger, session_hashes
 from sentio_rllib.train.__main__ import _options, main, plan_of
-from sentio_rllib.train.files import Output
-from sentio_rllib.train.run import train
-from tests.sweep.tiny import environment, market_frame
+from sentio_rllib.train.output import Output
+from sentio_rllib.train.training import train
+from tests.tiny_sweep import environment, market_frame
 from tests.train.tiny import (
     EPISODES_A_ROLLOUT,
     EVALUATE_EVERY,
@@ -261,7 +261,7 @@ def test_a_run_that_ended_before_it_had_begun_can_be_started_again(
         raise TrainError("no space is left")
 
     with monkeypatch.context() as patched:
-        patched.setattr("sentio_rllib.train.run.record", killed)
+        patched.setattr("sentio_rllib.train.training.record", killed)
         assert main(arguments(bars_file, tmp_path / "a", "--episodes", "1")) == 2
     assert [path.name for path in Output(tmp_path / "a").folder.iterdir()] == ["limits.json"]
     assert run(bars_file, tmp_path / "a", "--episodes", "1")["ended"]["reason"] == "episodes"

@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 
 from sentio_rllib.train.__main__ import main
-from sentio_rllib.train.files import Output
-from sentio_rllib.train.progress import Progress
+from sentio_rllib.train.display import Progress
+from sentio_rllib.train.output import Output
 
 EVALUATE_EVERY = 256
 """Two rollouts."""

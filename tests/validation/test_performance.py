@@ -9,7 +9,8 @@ import empyrical
 import numpy as np
 import pytest
 
-from sentio_rllib.validation.performance import describe, mean_of, return_interval, win_rate_interval
+from sentio_rllib.statistics.intervals import return_interval, win_rate_interval
+from sentio_rllib.validation.performance import describe, mean_of
 from tests.validation.records import record
 
 

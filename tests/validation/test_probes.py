@@ -11,8 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError, SentioError
-from sentio_rllib.market.bars import Bars, load_bars
-from sentio_rllib.market.features import MARKET_FEATURES, max_lookback
+from sentio_rllib.market.bars import load_bars
+from sentio_rllib.market.feature_set import MARKET_FEATURES, max_lookback
+from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import assign_sessions
 from sentio_rllib.market.synthetic import synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sentio_rllib.errors import NonFiniteError
-from sentio_rllib.market.features import MARKET_FEATURES, REGIME_FEATURES
+from sentio_rllib.market.feature_set import MARKET_FEATURES, REGIME_FEATURES
 from sentio_rllib.market.tape import Tape
-from sentio_rllib.validation.metrics import max_drawdown
+from sentio_rllib.statistics.metrics import max_drawdown
 from sentio_rllib.validation.regimes import MAX_FIT_ROWS, attribute, fit_regimes
 from sentio_rllib.validation.splits import Range, Splits
 

@@ -11,11 +11,11 @@ import torch
 
 from sentio_rllib.errors import ConfigError
 from sentio_rllib.market.tape import Tape
+from sentio_rllib.statistics.metrics import sharpe
 from sentio_rllib.trading.masks import BUY, SELL
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.baselines import table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Record
-from sentio_rllib.validation.metrics import sharpe
 from sentio_rllib.validation.schemes import Range
 from sentio_rllib.validation.stress import HIGHEST_FEE, Evaluate, breakeven_fee, cost_stress, delayed
 from tests.trading.tapes import make_tape

@@ -1,0 +1,77 @@
+"""What a sweep may claim: the statistics of its search and of its champion, put together at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from sentio_rllib.evidence.context import Context
+from sentio_rllib.evidence.holdout import Opened
+from sentio_rllib.evidence.selecting import Selected
+from sentio_rllib.statistics.deflation import headline
+from sentio_rllib.statistics.targets import compare_targets
+from sentio_rllib.statistics.verdict import no_champion, reach_verdict
+
+_FIGURES = ("effective_trials", "psr", "dsr", "pbo", "spa_p", "min_trl_years", "min_btl_years")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What :func:`judge` found.
+
+    Attributes
+    ----------
+    summary
+        Parts of the sweep's summary.
+    equity
+        Session returns of champion and buy-and-hold.
+    state
+        Of the sweep.
+    """
+
+    summary: dict[str, Any]
+    equity: pd.DataFrame
+    state: str
+
+
+def judge(sweep: Context, selected: Selected, opened: Opened) -> Findings:
+    """Return what the trials of a sweep and its champion show."""
+    if selected.best is None:
+        return _without_champion(selected)
+    config, examiner = sweep.config, selected.examiner
+    trial, cv, deflated = selected.best.trial, selected.best.cv, selected.best.statistics
+    holdout, told = None, opened.told
+    if told is not None and opened.record is not None and opened.tape is not None:
+        holdout = examiner.holdout(trial, opened.record, opened.tape)
+        told = told | holdout.told
+    evidence = reach_verdict(deflated, told, confidence=config.evidence.confidence).summary()
+    reached = None if holdout is None else holdout.reached
+    summary = {
+        "evidence": evidence | headline(deflated) | deflated | {"ledger": selected.counts},
+        "cv": cv.told,
+        "holdout": told,
+        "targets": compare_targets(examiner.targets(), cv.reached, reached),
+        "stress": examiner.stress(trial) if config.evidence.stress and sweep.go_on() else None,
+    }
+    equity = equity_table([part.equity for part in (cv, holdout) if part is not None])
+    return Findings(summary, equity, "interrupted" if opened.given_up else selected.state)
+
+
+def _without_champion(selected: Selected) -> Findings:
+    scored = "no trading: no scored trial's median member trades"
+    evidence = {
+        **dict.fromkeys(_FIGURES),
+        **no_champion(scored if selected.scored else "no trial was scored").summary(),
+    }
+    evidence |= {"n_trials": selected.looks, "ledger": selected.counts}
+    summary = {"evidence": evidence, **dict.fromkeys(("cv", "holdout", "targets", "stress"))}
+    return Findings(summary, equity_table([]), selected.state)
+
+
+def equity_table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return session returns in long form: ``part, session, champion, hold``."""
+    empty = pd.DataFrame(columns=["part", "session", "champion", "hold"])
+    return pd.concat(parts, ignore_index=True) if parts else empty

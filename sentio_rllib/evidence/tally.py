@@ -1,0 +1,107 @@
+"""What a sweep has to its account in the ledger: what it tried, and what all sweeps on overlapping bars have tried."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sentio_rllib import __version__
+from sentio_rllib.evidence.ledger import Ledger, Opening, session_hashes
+from sentio_rllib.search.prepare import Prepared
+from sentio_rllib.search.selection import Outcome
+from sentio_rllib.statistics.deflation import Looks
+from sentio_rllib.validation.schemes import Range
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Writes one sweep's trials and openings, and reads everybody's.
+
+    Attributes
+    ----------
+    ledger
+        Where they stand.
+    uid
+        Identity of the sweep.
+    members
+        Networks of a trial.
+    development, holdout
+        Hashes of the sessions that trials are trained and scored on, and of the holdout's.
+    """
+
+    ledger: Ledger
+    uid: str
+    members: int
+    development: tuple[str, ...]
+    holdout: tuple[str, ...]
+
+    def count(self, trial_id: str, params: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> None:
+        """Count a trial as it runs, by the evaluations that it has reported."""
+        self._record(trial_id, params, evaluations, "running", (None, None))
+
+    def close(self, outcome: Outcome, sharpes: tuple[float | None, float | None]) -> None:
+        """Count a trial as it ended, with its raw and timing Sharpe ratios per session."""
+        self._record(outcome.trial_id, outcome.params, outcome.curve, outcome.state, sharpes)
+
+    def _record(
+        self,
+        trial_id: str,
+        params: Mapping[str, Any],
+        evaluations: Sequence[Mapping[str, Any]],
+        state: str,
+        sharpes: tuple[float | None, float | None],
+    ) -> None:
+        self.ledger.record_trial(
+            self.uid,
+            trial_id,
+            config=hashlib.sha256(json.dumps(dict(params), sort_keys=True).encode()).hexdigest()[:32],
+            members=self.members,
+            evaluations=sum(each.get("validation_trades", 0) > 0 for each in evaluations),
+            env_steps=max((int(each["env_steps"]) for each in evaluations), default=0),
+            state=state,
+            sharpe=sharpes[0],
+            timing_sharpe=sharpes[1],
+        )
+
+    def looks(self) -> tuple[Looks, dict[str, Any]]:
+        """Return what was tried on these bars by all sweeps, and its counts for people."""
+        trials = self.ledger.trials_on(self.development)
+        own = sum(trial.evaluations for trial in trials if trial.uid == self.uid)
+        evaluations = sum(trial.evaluations for trial in trials)
+        counts = {
+            "path": str(self.ledger.path),
+            "sweeps": len({trial.uid for trial in trials}),
+            "configurations": len(trials),
+            "evaluations": evaluations,
+            "members": sum(trial.members for trial in trials),
+            "pruned": sum(trial.state == "pruned" for trial in trials),
+        }
+        told = [(trial.sharpe, trial.timing_sharpe) for trial in trials]
+        raw, timing = (
+            np.array([pair[column] for pair in told if pair[column] is not None], dtype=np.float64) for column in (0, 1)
+        )
+        return Looks(own, evaluations - own, raw, timing), counts
+
+    def open(self, key: str, *, reopen: bool) -> Opening:
+        """Record that the holdout is opened for what `key` names; before anything is scored there."""
+        return self.ledger.open_holdout(self.uid, key, self.holdout, reopen=reopen)
+
+
+def open_tally(ledger: Ledger, uid: str, name: str, members: int, prepared: Prepared) -> Tally:
+    """Register a sweep, new or resumed, and return its account."""
+    hashes, splits = session_hashes(prepared.bars), prepared.splits
+    session = prepared.bars.sessions.session
+
+    def of(ranges: Sequence[Range]) -> tuple[str, ...]:
+        return tuple(hashes[index] for each in ranges for index in np.unique(session[each.start : each.stop]))
+
+    holdout = of(splits.holdout_blocks)
+    # a session that the edge divides would make every holdout one that trials have seen
+    development = tuple(each for each in of([splits.development]) if each not in holdout)
+    ledger.register_sweep(uid, name, __version__, development, holdout)
+    return Tally(ledger, uid, members, development, holdout)

@@ -1,0 +1,68 @@
+"""The command: ``python -m sentio_rllib.pull experiments/NAME --output models/NAME``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from sentio_rllib.errors import SentioError, tell
+from sentio_rllib.pull.combine import Combine
+
+SCORE_TOLERANCE = 1e-6
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sentio_rllib.pull", description="Write the champion of a sweep, or another trial, as a bundle."
+    )
+    parser.add_argument("experiment", type=Path, help="folder of the sweep, experiments/NAME")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--trial", metavar="ID", help="take this trial instead of the champion")
+    which.add_argument("--champion", action="store_true", help="take the champion, as without --trial")
+    parser.add_argument("--output", type=Path, required=True, help="folder to make, models/NAME")
+    parser.add_argument(
+        "--combine",
+        choices=get_args(Combine),
+        help="members: refit, trained anew on all but the holdout; mean, of all folds; best, of the best fold; "
+        "default refit for a champion that was refitted, else mean",
+    )
+    parser.add_argument("--verify", action="store_true", help="score the members again and compare")
+    return parser
+
+
+def _told(metadata: dict[str, Any], output: Path) -> str:
+    trial, count = metadata["trial_id"], len(metadata["members"])
+    what = f"{metadata['combine']}, {count} network{'s' if count > 1 else ''}"
+    verdict, note = (metadata["evidence"] or {}).get("verdict"), metadata["evidence_note"]
+    claim = f"verdict of the sweep: {verdict}; {note}" if verdict else f"no verdict: {note}"
+    return f"pulled {trial} to {output} ({what})\n{claim}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 done, 2 the user's mistake, 1 the scores differ."""
+    args = _parser().parse_args(arguments)
+    try:
+        from sentio_rllib.pull.bundling import pull, verify  # noqa: PLC0415  # heavy imports come after all checks
+
+        print(_told(pull(args.experiment, args.output, args.trial, args.combine), args.output))
+        found = verify(args.experiment, args.output) if args.verify else None
+    except (SentioError, OSError) as error:
+        return tell(error)
+    if not args.verify:
+        return 0
+    if found is None:
+        print("nothing to verify: the holdout was not opened for these networks, so nothing of them is out of sample")
+        return 0
+    what, written, now = found
+    print(f"{what} in the sweep {written:.9f}, scored again {now:.9f}")
+    if abs(written - now) > SCORE_TOLERANCE:
+        print(f"error: the scores differ by more than {SCORE_TOLERANCE:g}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

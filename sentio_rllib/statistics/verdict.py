@@ -1,0 +1,155 @@
+"""The verdict: what the evidence supports, each check with its value and its threshold.
+
+``supported`` takes every check; one that fails makes it ``not supported``, and sessions too few for a statistic
+``not enough data``, whatever the rest says.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Verdict = Literal["supported", "not supported", "not enough data"]
+
+MAX_PBO = 0.5
+"""Above it the trial best in one half of the sessions is below the median in the other more often than not."""
+MAX_LOSS_PROBABILITY = 0.05
+"""Where all trials are about as good, choosing among them is luck and no harm, as long as the chosen one gains."""
+MIN_HOLDOUT_SESSIONS = 5
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of the verdict; `held` is None where the data do not suffice for the value."""
+
+    name: str
+    value: float | None
+    threshold: float
+    held: bool | None
+    text: str
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdict with its reasons, one line each, and the checks it was made of."""
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+    def summary(self) -> dict[str, Any]:
+        """Return plain values, to be written."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "checks": [asdict(check) for check in self.checks],
+        }
+
+
+def reach_verdict(deflated: Mapping[str, Any], holdout: Mapping[str, Any] | None, *, confidence: float) -> Judgement:
+    """Return what may be claimed of a champion.
+
+    Parameters
+    ----------
+    deflated
+        Of :func:`~sentio_rllib.statistics.deflation.deflate`.
+    holdout
+        ``opened``, ``why`` (it was not, or does not count), ``sound`` (no earlier opening and no earlier trial saw
+        any of its sessions) and, where opened, ``metrics`` of
+        :func:`~sentio_rllib.validation.performance.describe`; None where there is no holdout.
+    confidence
+        What the deflated Sharpe ratios have to reach, 0.5 .. 1; 1 minus it bounds the p-values.
+    """
+    missing = list(deflated["missing"])
+    checks = [*_of_search(deflated, confidence), *_of_holdout(holdout, missing)]
+    failed = [check.text for check in checks if check.held is False]
+    if missing:
+        return Judgement("not enough data", (*missing, *failed), tuple(checks))
+    if failed:
+        return Judgement("not supported", tuple(failed), tuple(checks))
+    return Judgement("supported", tuple(check.text for check in checks), tuple(checks))
+
+
+def no_champion(why: str) -> Judgement:
+    """Return the verdict of a sweep that has nothing to judge."""
+    return Judgement("not supported", (why,), ())
+
+
+def _of_search(deflated: Mapping[str, Any], confidence: float) -> list[Check]:
+    enough = not deflated["missing"]
+    checks = []
+    for part, what in (("raw", "net returns"), ("timing", "net returns less mean exposure times buy-and-hold")):
+        figures = deflated[part]
+        dsr, spa = f"deflated Sharpe ratio of {what}", f"SPA p-value of {what} against 0"
+        checks.append(_compared(f"dsr_{part}", figures["dsr"], ">=", confidence, dsr, enough=enough))
+        checks.append(_compared(f"spa_{part}", figures["spa_p"], "<=", 1.0 - confidence, spa, enough=enough))
+        checks.append(_stepwise(part, what, deflated, enough=enough))
+    for part, key, what in (("raw", "all", "net returns"), ("timing", "timing", "timing")):
+        found = deflated["overfitting"][key]
+        if found is not None:
+            checks.append(_overfitting(part, what, found))
+    return checks
+
+
+def _stepwise(part: str, what: str, deflated: Mapping[str, Any], *, enough: bool) -> Check:
+    """SPA speaks for the best of all trials; this one for the champion."""
+    among = deflated["chosen"] in deflated[part]["stepm"]
+    text = f"StepM finds the champion {'better' if among else 'not better'} than staying flat by {what}"
+    held = None if not enough and deflated[part]["spa_p"] is None else among
+    return Check(f"stepm_{part}", float(among), 1.0, held, text)
+
+
+def _overfitting(part: str, what: str, found: Mapping[str, Any]) -> Check:
+    pbo, loses = found["pbo"], found["loss_probability"]
+    text = (
+        f"probability of backtest overfitting by {what}: {pbo:.2f}, needed {MAX_PBO:g} or less, or a chosen trial that "
+        f"loses in {MAX_LOSS_PROBABILITY:.0%} of the halves or less (it does in {loses:.0%})"
+    )
+    return Check(f"pbo_{part}", pbo, MAX_PBO, pbo <= MAX_PBO or loses <= MAX_LOSS_PROBABILITY, text)
+
+
+def _of_holdout(holdout: Mapping[str, Any] | None, missing: list[str]) -> list[Check]:
+    if holdout is None:
+        return [Check("holdout", None, 1.0, False, "no holdout was kept (validation.holdout is 0)")]
+    if not holdout["opened"]:
+        return [Check("holdout", 0.0, 1.0, False, f"the holdout was not opened: {holdout['why']}")]
+    told = holdout["why"] or "the holdout was opened once, and no earlier trial saw its sessions"
+    sound = Check("holdout", float(holdout["openings"]), 1.0, holdout["sound"], told)
+    metrics = holdout["metrics"]
+    if metrics["sessions"] < MIN_HOLDOUT_SESSIONS:
+        missing.append(
+            f"holdout: {metrics['sessions']} sessions, needed {MIN_HOLDOUT_SESSIONS} or more; bring more bars"
+        )
+    enough = metrics["sessions"] >= MIN_HOLDOUT_SESSIONS
+    idle = "" if metrics["trades"] else ", where the champion never trades"
+    return [
+        sound,
+        *(
+            _compared(
+                f"holdout_{name}", metrics[key], ">", 0.0, f"Sharpe ratio of {what} on the holdout{idle}", enough=enough
+            )
+            for name, key, what in (
+                ("raw", "sharpe", "net returns"),
+                ("timing", "timing_sharpe", "net returns less mean exposure times buy-and-hold"),
+            )
+        ),
+    ]
+
+
+def _compared(
+    name: str, value: float | None, sense: Literal[">=", "<=", ">"], threshold: float, what: str, *, enough: bool
+) -> Check:
+    """A value that does not exist although there is enough data (returns that are all 0) fails."""
+    compare, words = _SENSES[sense]
+    shown = "does not exist" if value is None else f"{value:.3g}"
+    held = None if value is None and not enough else value is not None and bool(compare(value, threshold))
+    return Check(name, value, threshold, held, f"{what}: {shown}, needed {words.format(f'{threshold:g}')}")
+
+
+_SENSES: dict[str, tuple[Callable[[float, float], bool], str]] = {
+    ">=": (operator.ge, "{} or more"),
+    "<=": (operator.le, "{} or less"),
+    ">": (operator.gt, "above {}"),
+}
