@@ -37,7 +37,7 @@ def small_tape(small_splits: Splits) -> Tape:
 def ray_cluster() -> Iterator[None]:
     """A local Ray of two CPUs, started once and shut down at the end."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
 

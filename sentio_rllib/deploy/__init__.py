@@ -1,4 +1,10 @@
-"""From checkpoint to decisions: bundles, their ONNX export, live decisions. Imports no Ray."""
+"""From a checkpoint to decisions, without Ray and without unpickling.
+
+`bundle.py` writes and verifies the deployable folder, `export.py` holds the module that decides and writes it as
+ONNX. `live.py` decides bar by bar, fed by `feed.py`, with the account of `account.py` and the encoder's `cache.py`;
+`trades.py` walks blocks with a log of trades; `serve.py` answers over HTTP and alone imports Ray. May import `policy`
+and what lies below it. Begin with `live.py` (:class:`TradingPolicy`).
+"""
 
 from __future__ import annotations
 

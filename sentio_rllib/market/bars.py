@@ -47,22 +47,20 @@ def load_bars(
     path
         A feather, parquet or csv file (csv also as ``.gz``).
     symbol
-        Name of the market; by default the first part of the file's name (between underscores) that is no
-        number.
+        Name of the market; by default the first part of the file's name, between underscores, that is no number.
     tz
         Time zone of stamps that carry none, for instance ``America/New_York``.
     columns
         Names of the file's columns in their order, ``_`` for one to leave out.
     stamp
-        Whether a stamp is the start of its bar or its end. Start stamps declared ``end`` date every bar
-        a minute before its prices were known: **look-ahead** against the clock and against other markets.
+        Whether a stamp is its bar's start or end. Start stamps declared ``end`` date every bar a minute before its
+        prices were known: **look-ahead** against the clock and against other markets.
     calendar
         Exchange calendar of the sessions.
     hours
         ``regular`` leaves out bars outside the calendar's sessions (counted), ``all`` keeps them.
     max_missing
-        Largest share, 0 .. 1, of the regular minutes that may lack a bar: those of the sessions present, from the
-        first bar to the last.
+        Largest share, 0 .. 1, of the regular minutes of the sessions present, first bar to last, that may lack a bar.
     fix
         Sort the rows, of a duplicate stamp keep the last row, drop repeated header lines; all counted.
     date_order

@@ -13,6 +13,18 @@ Shocks are Student-t, drawn as normals of a random scale. The facts are those of
 of asset returns: stylized facts and statistical issues", Quantitative Finance 1 (2001), as minute bars of QQQ
 and TQQQ of 2025 show them. Tails, clusters and overnight gaps (14 minutes' moves in QQQ) are milder here, so
 that the volatility of the last 30 and 390 bars and the minute of the session tell the regimes apart.
+
+Between two consecutive boundaries (and the ends of the tape) lies a *section*. In each one, bull and bear alternate
+and fill half the bars (of an odd number, one has one more).
+
+With an edge, the noise of each regime of each section has mean 0, gaps included: the mean log return from open to
+open is +edge in bull and -edge in bear (up to edge / bars of the section where their number is odd), and the sum over
+every section is 0 up to floating point (1e-9). There is no gap before a boundary (``open[b] == close[b - 1]``), so
+the same holds from close to close: always-long earns nothing before costs. A position held over a part of a section
+does earn or lose.
+
+With ``edge=0`` the simple returns of bodies and gaps are a martingale (each has the mean 0 given all before), nothing
+is re-centred, and the regimes remain as regimes of volatility.
 """
 
 from __future__ import annotations
@@ -154,17 +166,7 @@ def synthetic_market(
 ) -> SyntheticMarket:
     """Make synthetic minute bars with a planted edge, or without any.
 
-    Between two consecutive `boundaries` (and the ends of the tape) lies a *section*. In each one,
-    bull and bear alternate and fill half the bars (of an odd number, one has one more).
-
-    With an edge, the noise of each regime of each section has mean 0, gaps included: the mean log return from
-    open to open is +edge in bull and -edge in bear (up to edge / bars of the section where their number is
-    odd), and the sum over every section is 0 up to floating point (1e-9). There is no gap before a boundary
-    (``open[b] == close[b - 1]``), so the same holds from close to close: always-long earns nothing before
-    costs. A position held over a part of a section does earn or lose.
-
-    With ``edge=0`` the simple returns of bodies and gaps are a martingale (each has the mean 0 given all
-    before), nothing is re-centred, and the regimes remain as regimes of volatility.
+    What is planted, and what is not, stands at the head of this module.
 
     Parameters
     ----------
@@ -196,27 +198,15 @@ def synthetic_market(
     BarsError
         Unknown calendar, or bars beyond the years that it knows.
     """
-    _check_arguments(
-        n_bars=n_bars,
-        seed=seed,
-        edge=edge,
-        regime_bars=regime_bars,
-        boundaries=boundaries,
-        start_price=start_price,
-    )
+    _check_arguments(n_bars, seed, edge, regime_bars, start_price=start_price, boundaries=boundaries)
     timestamp = session_grid(n_bars, calendar=calendar, start=start)
     sessions, _ = assign_sessions(timestamp, calendar)
     edges = np.unique(np.concatenate(([0, n_bars], np.asarray(boundaries, dtype=np.int64)))).astype(np.int64)
-    regime_rng, noise_rng, shape_rng = (
-        np.random.default_rng(child) for child in np.random.SeedSequence(int(seed)).spawn(3)
-    )
+    children = np.random.SeedSequence(int(seed)).spawn(3)
+    regime_rng, noise_rng, shape_rng = map(np.random.default_rng, children)
     regime = _draw_regimes(edges, regime_bars, regime_rng)
     noise = _draw_noise(timestamp, sessions, regime, noise_rng)
-    if edge > 0:
-        noise.gap[edges[1:] - 1] = 0.0
-        body, gap = _plant(noise, regime, edges, edge), noise.gap
-    else:
-        body, gap = noise.body - noise.body_compensator, noise.gap - noise.gap_compensator
+    body, gap = _planted(noise, regime, edges, edge) if edge > 0 else _martingale(noise)
     prices = _draw_prices(start_price, noise, body, gap, shape_rng)
     volume = _draw_volume(sessions, noise.volatility, body, shape_rng)
     bars = Bars(symbol=symbol, timestamp=timestamp, sessions=sessions, volume=volume, **prices)
@@ -294,7 +284,7 @@ def skill(agent: float, oracle: float, hold: float, exposure: float) -> float:
 
 
 def _check_arguments(
-    *, n_bars: int, seed: int, edge: float, regime_bars: int, boundaries: Sequence[int], start_price: float
+    n_bars: int, seed: int, edge: float, regime_bars: int, *, start_price: float, boundaries: Sequence[int]
 ) -> None:
     mistakes = [
         f"{name}: {value!r}, allowed whole numbers >= {least}"
@@ -404,15 +394,23 @@ def _volatility_curve(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
 _VOLATILITY_NORM = float(np.sqrt(np.mean(VOLATILITY_CURVE((np.arange(1440) + 0.5) / 1440) ** 2)))
 
 
-def _plant(noise: _Noise, regime: NDArray[np.int8], edges: NDArray[np.int64], edge: float) -> NDArray[np.float64]:
-    """Bodies float64[T] such that bodies and gaps have mean ±edge per regime and sum 0 over every section."""
+def _martingale(noise: _Noise) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bodies and gaps float64[T] without any edge."""
+    return noise.body - noise.body_compensator, noise.gap - noise.gap_compensator
+
+
+def _planted(
+    noise: _Noise, regime: NDArray[np.int8], edges: NDArray[np.int64], edge: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bodies and gaps float64[T] that have mean ±edge per regime and sum 0 over every section; no gap before one."""
+    noise.gap[edges[1:] - 1] = 0.0
     starts, lengths = edges[:-1], np.diff(edges)
     cell = 2 * np.repeat(np.arange(lengths.size), lengths) + regime
     bars = np.bincount(cell, minlength=2 * lengths.size)
     noise_mean = np.bincount(cell, noise.body + noise.gap, 2 * lengths.size) / np.maximum(bars, 1)
     drift = edge * (2.0 * regime - 1.0)
     drift -= np.repeat(np.add.reduceat(drift, starts) / lengths, lengths)
-    return np.asarray(noise.body - noise_mean[cell] + drift)
+    return np.asarray(noise.body - noise_mean[cell] + drift), noise.gap
 
 
 def _draw_prices(

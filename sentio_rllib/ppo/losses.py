@@ -77,10 +77,7 @@ def ppo_loss(
     ratio = log_ratio.exp()
     surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1.0 - clip, 1.0 + clip))
     policy_loss = -surrogate.mean(0)
-    if quantiles.shape[-1] == 1:
-        value_loss = (quantiles.squeeze(-1) - value_targets).square().mean(0)
-    else:
-        value_loss = quantile_huber_loss(quantiles, value_targets, huber)
+    value_loss = _value_loss(quantiles, value_targets, huber)
     entropy = -(log_probs.exp() * log_probs).sum(-1).mean(0)
     total = policy_loss + value_weight * value_loss - entropy_weight * entropy
     if gate is not None and load_balance > 0.0:
@@ -89,6 +86,13 @@ def ppo_loss(
         clip_fraction = ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean(0)
         approximate_kl = (ratio - 1.0 - log_ratio).mean(0)  # Schulman's k3 estimator
     return PPOLoss(total, policy_loss, value_loss, entropy, clip_fraction, approximate_kl)
+
+
+def _value_loss(quantiles: torch.Tensor, targets: torch.Tensor, huber: float) -> torch.Tensor:
+    """Squared error of a scalar critic, quantile Huber loss of one with quantiles; float ``[M]``."""
+    if quantiles.shape[-1] == 1:
+        return (quantiles.squeeze(-1) - targets).square().mean(0)
+    return quantile_huber_loss(quantiles, targets, huber)
 
 
 def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor, huber: float) -> torch.Tensor:

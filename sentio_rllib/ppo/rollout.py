@@ -26,7 +26,7 @@ from sentio_rllib.ppo.gae import (
 from sentio_rllib.ppo.precision import autocast, compute_dtype, resolve_precision
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.seeding import stream
-from sentio_rllib.trading.simulator import Simulator
+from sentio_rllib.trading.simulator import Simulator, StepResult
 from sentio_rllib.validation.splits import Range
 
 
@@ -247,15 +247,22 @@ class RolloutSampler:
             if bool(done.any()):
                 cut = buffers["truncated"][step]
                 finals.append((step, cut, observation.bar[cut], observation.portfolio[cut].to(self.dtype)))
-                starts, stops = new_starts[step], new_stops[step]
-                if ppo.path_group > 1:  # a drawdown stop restarts flat on the same path, to stay in step
-                    stay = result.terminated & ~result.truncated
-                    starts = torch.where(stay, observation.bar, starts)
-                    stops = torch.where(stay, self.stop, stops)
-                self.stop = torch.where(done, stops, self.stop)
-                self.simulator.reset(done, starts, self.stop)
+                self._restart(result, observation.bar, new_starts[step], new_stops[step])
                 observation = self.simulator.observe()
         return self._finish(buffers, finals, observation.bar, observation.portfolio.to(self.dtype), gates)
+
+    def _restart(
+        self, result: StepResult, bar: torch.Tensor, new_starts: torch.Tensor, new_stops: torch.Tensor
+    ) -> None:
+        """Begin a new episode where one has ended; with path groups a drawdown stop stays on its path, in step."""
+        assert self.stop is not None
+        done = result.terminated | result.truncated
+        if self.settings.ppo.path_group > 1:
+            stay = result.terminated & ~result.truncated
+            new_starts = torch.where(stay, bar, new_starts)
+            new_stops = torch.where(stay, self.stop, new_stops)
+        self.stop = torch.where(done, new_stops, self.stop)
+        self.simulator.reset(done, new_starts, self.stop)
 
     def _buffers(self, steps: int, n: int) -> dict[str, torch.Tensor]:
         def new(*shape: int, dtype: torch.dtype) -> torch.Tensor:
@@ -291,7 +298,7 @@ class RolloutSampler:
         gates: list[torch.Tensor],
     ) -> Rollout:
         """Values, advantages and figures of a filled set of buffers."""
-        ppo, rules, members = self.settings.ppo, self.settings.rules, self.shape[1]
+        ppo, rules = self.settings.ppo, self.settings.rules
         columns = {key: value.view(ppo.rollout_steps, *self.shape, *value.shape[2:]) for key, value in buffers.items()}
         rows = {key: columns[key].flatten(0, 1) for key in ("bar", "portfolio", "action_mask", "actions")}
         bars = torch.cat([columns["bar"], last_bar.view(1, *self.shape)])
@@ -327,16 +334,7 @@ class RolloutSampler:
             advantages = advantages + ppo.cvar_weight * tail
         advantages = subtract_path_group_mean(advantages, ppo.path_group)
         log_probs = torch.log_softmax(logits, -1)
-        entropy = -(log_probs.exp() * log_probs).sum(-1)
-        figures = {
-            "reward": columns["reward"].flatten(0, 1).mean(0),
-            "log_return": columns["log_return"].flatten(0, 1).mean(0),
-            "trades": columns["traded"].flatten(0, 1).double().mean(0),
-            "invalid": columns["invalid"].flatten(0, 1).double().mean(0),
-            "entropy": entropy.mean(0),
-            "drawdown_stops": terminated.reshape(-1, members).sum(0),
-            "episodes": (terminated | truncated).reshape(-1, members).sum(0),
-        }
+        figures = self._figures(columns, log_probs)
         if quantiles.shape[-1] > 1:
             figures["value_cvar"] = (conditional_value_at_risk(quantiles).mean(0) * deviation).to(values)
         if gates:
@@ -350,6 +348,19 @@ class RolloutSampler:
             },
             figures=figures,
         )
+
+    def _figures(self, columns: dict[str, torch.Tensor], log_probs: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What a rollout went like, for each member: means over its rows, and counts of stops and episodes."""
+        terminated, truncated = columns["terminated"], columns["truncated"]
+        return {
+            "reward": columns["reward"].flatten(0, 1).mean(0),
+            "log_return": columns["log_return"].flatten(0, 1).mean(0),
+            "trades": columns["traded"].flatten(0, 1).double().mean(0),
+            "invalid": columns["invalid"].flatten(0, 1).double().mean(0),
+            "entropy": -(log_probs.exp() * log_probs).sum(-1).mean(0),
+            "drawdown_stops": terminated.reshape(-1, self.shape[1]).sum(0),
+            "episodes": (terminated | truncated).reshape(-1, self.shape[1]).sum(0),
+        }
 
     def _contexts(
         self, context_of: Callable[[torch.Tensor, Line | None], torch.Tensor], bars: torch.Tensor

@@ -1,7 +1,7 @@
 """From a configuration to finished trials, on Ray Tune and Optuna.
 
-Bars, folds and settings are prepared once; a searcher proposes, a scheduler stops, Tune runs, a journal writes what is
-reported; trials are read back from disk as outcomes. May import `config` and everything below it. Begin with
+Bars, folds and settings are prepared once; a searcher proposes, a scheduler stops, Tune runs, a journal writes what
+is reported; trials are read back from disk as outcomes. May import `config` and everything below it. Begin with
 `tuning.py`, which runs what is left of a sweep's trials.
 """
 

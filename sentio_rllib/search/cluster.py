@@ -34,8 +34,8 @@ def cluster(address: str | None) -> Iterator[str]:
     local: dict[str, Any] = {"dashboard_host": "127.0.0.1", "include_dashboard": True}
     try:
         _probe(address)
-        context = ray.init(
-            address=address, log_to_driver=False, logging_level="ERROR", **(local if address is None else {})
+        context = ray.init(  # without an address Ray would join whatever runs on this machine
+            address=address or "local", log_to_driver=False, logging_level="ERROR", **({} if address else local)
         )
     except ConnectionError as error:
         raise SweepError(f"--address {address}: no Ray answers there; start one with ray start --head") from error

@@ -3,6 +3,16 @@
 One column of session returns per configuration, the pruned ones included, at the evaluation that selection would
 use. Everything is per session but what is named annual or years. What was tried, here and in earlier sweeps on
 overlapping bars, comes as a :class:`Looks`.
+
+**V is at least 1 / S.** The expected maximum (False Strategy theorem) takes trials to spread as they are wrong. Trials
+of one sweep share their market and are wrong together, so their spread alone says too little
+(`tests/statistics/test_deflation.py` deflates the best of correlated noise); 1 / S is the variance without any edge.
+
+**N is the nominal one times what is independent of it.** The nominal N counts configurations times the evaluations at
+which they could have been selected. The effective one takes this sweep's times the share of its configurations that
+clustering finds independent (:func:`effective_trials`), by raw or by timing returns, whichever is more: trials that are
+long together are one by raw returns and may be timed apart. Configurations that never trade are no looks, or a search
+that collapses would be deflated least. Returns of other sweeps are not kept; their looks count in full.
 """
 
 from __future__ import annotations
@@ -111,11 +121,7 @@ def deflate(
 ) -> dict[str, Any]:
     """Return the deflated statistics of the trial `chosen`.
 
-    **V and N.** The expected maximum takes the variance of all trials' Sharpe ratios, but at least 1 / S, that of a
-    strategy without any edge: trials that are alike spread less than they are wrong together. The effective N takes
-    this sweep's looks times the share of its configurations that :func:`effective_trials` counts as independent, by raw
-    or by timing returns, whichever are more, since trials that are long together may be timed apart. Those that never
-    trade are no looks. Those of other sweeps, whose returns are not kept, count in full.
+    How V and N come about stands at the head of this module.
 
     Parameters
     ----------
@@ -138,22 +144,16 @@ def deflate(
     """
     attempt = _Attempts()
     sessions = len(panel.raw)
-    shares = [attempt(partial(_independent_share, returns)) for returns in (panel.raw, panel.timing)]
-    told = [share for share in shares if share is not None]
-    effective = max(1.0, max(told) * looks.own + looks.others) if len(told) == len(shares) else None
+    effective = _effective(attempt, panel, looks)
     nominal = max(1, looks.own + looks.others)
     column = panel.trials.index(chosen)
     tests = _Tests(panel.trials, attempt, 1.0 - confidence, resamples, seed % 2**32)
-    raw, timing = (
-        _sharpe_figures(
-            attempt, returns[:, column], spread, nominal=nominal, effective=effective, year=sessions_per_year
-        )
-        for returns, spread in ((panel.raw, looks.raw), (panel.timing, looks.timing))
-    )
+    shared: dict[str, Any] = {"nominal": nominal, "effective": effective, "year": sessions_per_year}
+    raw = _sharpe_figures(attempt, panel.raw[:, column], looks.raw, **shared)
+    timing = _sharpe_figures(attempt, panel.timing[:, column], looks.timing, **shared)
     flat = np.zeros(sessions)
     raw |= tests.against(panel.raw, flat) | tests.against(panel.raw, panel.hold, "_hold")
     timing |= tests.against(panel.timing, flat)
-    longest = [index for index, steps in enumerate(panel.env_steps) if steps == max(panel.env_steps)]
     return {
         "chosen": chosen,
         "n_trials": nominal,
@@ -163,13 +163,16 @@ def deflate(
         "min_btl_years": None if effective is None else minimum_backtest_length(effective),
         "raw": raw,
         "timing": timing,
-        "overfitting": {
-            "all": _overfitting(attempt, panel.raw),
-            "equal_budgets": _overfitting(attempt, panel.raw[:, longest]),
-            "timing": _overfitting(attempt, panel.timing),
-        },
+        "overfitting": _overfittings(attempt, panel),
         "missing": attempt.missing,
     }
+
+
+def _effective(attempt: _Attempts, panel: Panel, looks: Looks) -> float | None:
+    """Return the effective N, or None where the sessions do not suffice for it."""
+    shares = [attempt(partial(_independent_share, returns)) for returns in (panel.raw, panel.timing)]
+    told = [share for share in shares if share is not None]
+    return max(1.0, max(told) * looks.own + looks.others) if len(told) == len(shares) else None
 
 
 def _independent_share(returns: Floats) -> float:
@@ -219,6 +222,16 @@ class _Tests:
         p_value = self.attempt(lambda: superior_predictive_ability(returns, benchmark, reps=reps, seed=seed))
         better = self.attempt(lambda: stepwise_superior(returns, benchmark, size=self.size, reps=reps, seed=seed))
         return {f"spa_p{suffix}": p_value, f"stepm{suffix}": [self.trials[index] for index in better or ()]}
+
+
+def _overfittings(attempt: _Attempts, panel: Panel) -> dict[str, dict[str, Any] | None]:
+    """PBO over all trials, over those that trained longest, and by timing."""
+    longest = [index for index, steps in enumerate(panel.env_steps) if steps == max(panel.env_steps)]
+    return {
+        "all": _overfitting(attempt, panel.raw),
+        "equal_budgets": _overfitting(attempt, panel.raw[:, longest]),
+        "timing": _overfitting(attempt, panel.timing),
+    }
 
 
 def _overfitting(attempt: _Attempts, returns: Floats) -> dict[str, Any] | None:

@@ -55,11 +55,7 @@ def train(plan: Plan, progress: Progress) -> Result:
         raise TrainError(
             f"resources.gpu {config.resources.gpu:g}: PyTorch finds no GPU here; leave it out to train on the CPU"
         )
-    prepared = last_fold(prepare(config))
-    if plan.resume:
-        check_same(plan.output, prepared)
-    for note in prepared.notes:
-        progress.told(note)
+    prepared = _prepare(plan, progress)
     probe(config, prepared)
     ledger = Ledger(config.evidence.ledger)
     with ExitStack() as stack:
@@ -94,6 +90,16 @@ def train(plan: Plan, progress: Progress) -> Result:
     for line in told_at_end(result, subject):
         progress.told(line)
     return result
+
+
+def _prepare(plan: Plan, progress: Progress) -> Prepared:
+    """Prepare bars and the one fold, the same as before where the run goes on, and tell what was found in them."""
+    prepared = last_fold(prepare(plan.config))
+    if plan.resume:
+        check_same(plan.output, prepared)
+    for note in prepared.notes:
+        progress.told(note)
+    return prepared
 
 
 def last_fold(prepared: Prepared) -> Prepared:

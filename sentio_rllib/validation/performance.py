@@ -52,8 +52,7 @@ def describe(
     def total(name: str) -> float:
         return float(sum(getattr(record, name) for record in records)) / count
 
-    # bar returns are summed within a session, so heavy costs can bring one below a total loss
-    equity = metrics.equity_curve(np.maximum(returns, -1.0))
+    equity = metrics.equity_curve(np.maximum(returns, -1.0))  # sums within a session can fall below a total loss
     sessions, trips = returns.size, sum(record.trips for record in records)
     alone = records[0].total_return if len(records) == 1 else None
     decisions = sum(record.decisions for record in records)

@@ -258,6 +258,19 @@ class _Plan:
             validation_bars=self.validation_bars,
         )
 
+    def split(self, n: int, cuts: Sequence[int]) -> Splits:
+        """Return the splits of `n` bars, or name what is needed and what is available."""
+        splits, lacks = self.splits(n, cuts)
+        if splits is not None:
+            return splits
+        needed = self.needed_bars()
+        if n < needed:
+            raise SplitError(
+                f"too few bars for {self.scheme}: needed {needed}, available {n} ({lacks[0]}); bring more bars, or "
+                "lower the number of folds, `episode_length`, `embargo`, `min_validation_bars` or the footprint"
+            )
+        raise SplitError(*(f"{lack}; the tape has {len(cuts)} cuts: bring bars with fewer gaps" for lack in lacks))
+
     def splits(self, n: int, cuts: Sequence[int]) -> tuple[Splits | None, list[str]]:
         """Return the splits of `n` bars and nothing, or None and a line for everything that is too short."""
         development, holdout = holdout_split(n, self.holdout, self.footprint)
@@ -361,37 +374,20 @@ def make_splits(
     SplitError
         An argument is out of its range, or the bars do not suffice: then needed and available are named.
     """
-    plan = _Plan(
-        scheme,
-        footprint,
-        embargo,
-        holdout,
-        episode_length,
-        min_validation_bars,
-        folds,
-        expanding,
-        groups,
-        test_groups,
-        train_bars,
-        validation_bars,
-    )
+    sizes = (embargo, holdout, episode_length, min_validation_bars)
+    plan = _Plan(scheme, footprint, *sizes, folds, expanding, groups, test_groups, train_bars, validation_bars)
     mistakes = [*_whole("n", n, 0), *plan.mistakes()]
     if mistakes:
         raise SplitError(*mistakes)
+    return plan.split(n, _ascending(cuts, n))
+
+
+def _ascending(cuts: Sequence[int] | NDArray[np.int64], n: int) -> list[int]:
     at = [int(cut) for cut in cuts]
     for left, right in itertools.pairwise([0, *at, n] if at else []):
         if right <= left:
             raise SplitError(f"cuts: allowed ascending bar indices from 1 to {n - 1}, found {right} after {left}")
-    splits, lacks = plan.splits(n, at)
-    if splits is not None:
-        return splits
-    needed = plan.needed_bars()
-    if n < needed:
-        raise SplitError(
-            f"too few bars for {scheme}: needed {needed}, available {n} ({lacks[0]}); bring more bars, or "
-            "lower the number of folds, `episode_length`, `embargo`, `min_validation_bars` or the footprint"
-        )
-    raise SplitError(*(f"{lack}; the tape has {len(at)} cuts: bring bars with fewer gaps" for lack in lacks))
+    return at
 
 
 def _row(fold: int | str, part: str, ranges: tuple[Range, ...], timestamps: NDArray[np.int64]) -> dict[str, str | int]:
