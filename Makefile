@@ -18,7 +18,7 @@ sweep: setup
 	$(BIN)/python -m sentio_rllib.sweep $(CONFIG)
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
@@ -29,6 +29,7 @@ lint: setup
 # Each program prints a table, writes experiments/benchmarks/results/, and fails where a floor is missed.
 bench: setup
 	$(BIN)/python -m pytest -q -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/startup.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/throughput.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/encoder.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/learning.py --check

@@ -1,7 +1,19 @@
 """Random streams that are named, so that each depends on what it is for and on nothing else.
 
 A member of a stack must draw what it would draw alone, and a resumed run what an unbroken one draws.
-Both hold when every generator is seeded from its meaning (seed, fold, iteration, purpose).
+Both hold when every generator is seeded from its meaning (seed, fold, iteration, purpose):
+
+==============================================  ===============================================
+stream                                          keyed by
+==============================================  ===============================================
+initial weights                                 seed, fold, layer
+episode starts, action noise, dropout           seed, fold, iteration
+order of rows                                   trial seed, iteration, epoch
+noise of the sampled evaluation                 seed, fold
+sampler of a suggestion                         sweep seed, place of the trial
+the champion's seeds                            sweep seed, place; tuning seeds are passed over
+bootstrap tests, random baselines, leak probes  sweep seed
+==============================================  ===============================================
 """
 
 from __future__ import annotations

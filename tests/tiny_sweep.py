@@ -44,7 +44,8 @@ VALUES: dict[str, Any] = {
 
 def tiny_values(bars: Path, storage: Path, **changes: Any) -> dict[str, Any]:
     """The values of a sweep on the file `bars`; changes are named with double underscores, as search__trials=2."""
-    own = {"ledger": str(storage / "ledger.sqlite"), "stress": False, "refit_seeds": 2, "resamples": 100}
+    own = {"ledger": str(storage / "ledger.sqlite"), "refit_seeds": 2, "resamples": 100}
+    own |= {"stress": False, "probes": False}
     sections: dict[str, Any] = VALUES | {"data": {"path": str(bars)}, "storage_path": str(storage), "evidence": own}
     values = {key: dict(held) if isinstance(held, Mapping) else held for key, held in sections.items()}
     for key, value in changes.items():

@@ -2,6 +2,9 @@
 
 A policy reads six figures of its account. The simulator has them because it makes the fills itself; here they
 follow from what the account holds at one report and the next, and from the closes in between.
+
+Between two reports one order filled at the open of the next bar, so all marks of the interval follow. Any other fill (a
+drawdown stop, the end of a session) is reported at its own bar, before the next one.
 """
 
 from __future__ import annotations
@@ -82,7 +85,7 @@ class AccountView:
 
 
 class Account:
-    """Follows one account over bars and reports, by the formulas of :class:`~sentio_rllib.trading.Simulator`.
+    """Follows one account over bars and reports, by the formulas of :class:`~sentio_rllib.trading.simulator.Simulator`.
 
     A change of the shares is dated at one bar: the bars before it are marked with what was held, it and those
     after it with what is held now. Where :attr:`ordered` says that the last report came with an order, a change in

@@ -1,4 +1,9 @@
-"""A decision as a function of plain tensors, for live code, and the same as an ONNX file."""
+"""A decision as a function of plain tensors, for live code, and the same as an ONNX file.
+
+`DecisionModel` takes the window of features that a decision reads, the portfolio and the mask, and gives the mean of
+its members' distributions. The isolated window gives what the encoded tape gives, so nothing of a line survives into
+deployment. One row costs calls rather than arithmetic, so policies and critics go as one stack.
+"""
 
 from __future__ import annotations
 

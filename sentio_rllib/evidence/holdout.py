@@ -1,4 +1,11 @@
-"""The holdout: opened once, for the champion alone, after it was written down that it is opened."""
+"""The holdout: opened once, for the champion alone, after it was written down that it is opened.
+
+The opening is keyed by the champion (parameters, steps, seeds). Training and evaluation repeat exactly, so a sweep
+that was killed in between opens nothing anew. A search that goes on after its holdout was opened and comes to another
+champion needs ``--reopen-holdout``, since it may have been steered by what was seen. A holdout that any trial in the
+ledger was trained or scored on before is told as seen, and supports nothing; what later sweeps do to its sessions
+changes nothing any more. Prices adjusted anew (splits, dividends) are other bars to the ledger.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""The champion: the selected configuration trained anew on everything but the holdout, with seeds of its own."""
+"""The champion: the selected configuration trained anew on everything but the holdout, with seeds of its own.
+
+It repeats what the trial's validation had decided, since it has none of its own: it trains for the steps of the trial's
+best evaluation, and with the schedule `plateau` it halves the learning rate at the trial's steps.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,10 @@ tokens: they are laid out on one *line*, each run of them behind the patches it 
 banded to `band` tokens runs over the line. L layers read ``L * (band - 1) + 1`` patches; what a line holds
 before a run is exactly that, so a decision's embedding is that of its isolated receptive field, whatever
 shares the line with it.
+
+A line of 1,024 decisions holds 1,320 tokens (band 16, one layer) where its runs are of 256 decisions
+(`ppo.sequence_length`), and 1,500 where they are of 64. Norms have no weights: each is followed by a linear map that
+can hold them.
 """
 
 from __future__ import annotations

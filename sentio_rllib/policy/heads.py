@@ -2,6 +2,12 @@
 
 Logits of masked actions are set to :data:`MASKED_LOGIT`, so that their probability is exactly zero
 and their part of the entropy is zero rather than undefined.
+
+Experts are mixed as distributions, not logits (0.813 against 0.785 on the planted market, no difference shown): a
+mixture of distributions stays one when experts disagree. What a gate chooses by is its own affair: in a market made
+for it, where the right action is signal times regime, eight gates in ten came to pick a buying or a selling expert,
+having computed the product in the embedding, and one picked by regime; a single categorical head did as well. So
+`gate_information` says how much the choice depends on what the gate reads, not that experts are regimes.
 """
 
 from __future__ import annotations

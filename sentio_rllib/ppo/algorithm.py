@@ -90,7 +90,8 @@ class SentioPPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib ships no types
             num_gpus_per_learner=settings.gpu if torch.cuda.is_available() else 0,
         )
         self.reporting(min_sample_timesteps_per_iteration=settings.evaluate_every, min_time_s_per_iteration=0)
-        self.debugging(seed=stream_seed("trial", settings.trial_seed) % 2**31)
+        # a thread that watches the machine would be waited for at the end of every algorithm
+        self.debugging(seed=stream_seed("trial", settings.trial_seed) % 2**31, log_sys_usage=False)
         return self
 
 

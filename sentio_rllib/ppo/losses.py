@@ -2,6 +2,9 @@
 
 The loss of a stack is the sum over members of each one's mean over rows: no term couples two members,
 so a stacked member's gradient is what it would be alone.
+
+Quantiles turn towards expectiles as their Huber widens, so it is narrow (`ppo.huber`, 0.1 deviations of the return).
+Their loss is the mean over quantiles, so that its gradient stays of the size of a scalar critic's.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 Environment e of member m is row ``e * M + m`` of the simulator; columns are ``[T, environments, M, ...]``.
 Rows store the bar index, not the features; the learner gathers features per minibatch. Knows no Ray.
+
+A rollout's bars are known before it is stepped: they are encoded in one pass (`_Lookahead`), and an environment that a
+drawdown stop takes elsewhere is planned again. Values are computed in one pass after stepping, so stepping runs the
+policy trunk alone. First episodes are cut at random lengths, so that environments do not end together for ever after.
 """
 
 from __future__ import annotations

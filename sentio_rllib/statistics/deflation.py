@@ -13,6 +13,9 @@ which they could have been selected. The effective one takes this sweep's times 
 clustering finds independent (:func:`effective_trials`), by raw or by timing returns, whichever is more: trials that are
 long together are one by raw returns and may be timed apart. Configurations that never trade are no looks, or a search
 that collapses would be deflated least. Returns of other sweeps are not kept; their looks count in full.
+
+**SPA speaks for the best of all trials, StepM for the champion.** Both take each configuration at its best evaluation,
+which only the nominal N of the DSR accounts for; so all three are asked.
 """
 
 from __future__ import annotations

@@ -2,6 +2,17 @@
 
 ``supported`` takes every check; one that fails makes it ``not supported``, and sessions too few for a statistic
 ``not enough data``, whatever the rest says.
+
+**PBO is a gate only where selection costs something.** Where all trials found the same edge, choosing among them is
+luck, and PBO is about one half however real the edge. A PBO above one half therefore fails only where the trial best
+in one half of the sessions loses in more than 5% of the other halves.
+
+**The holdout confirms by its sign.** It has a fifth of the bars; asking for significance there again would refuse
+every edge that cross-validation can just show. What it adds is independence: without any edge its two Sharpe ratios
+are above 0 together less than half the time, whatever was selected before.
+
+**Drawdowns are judged at every minute's close**; their bootstrap intervals are of session closes, since the path
+inside a session is not resampled.
 """
 
 from __future__ import annotations

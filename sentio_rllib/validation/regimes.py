@@ -61,7 +61,7 @@ def fit_regimes(
     """Label every bar with the regime that its features at its close tell.
 
     A Gaussian mixture with full covariances (McLachlan and Peel, Finite Mixture Models, 2000) of the columns
-    :data:`~sentio_rllib.market.features.REGIME_FEATURES`, standardised by their training moments.
+    :data:`~sentio_rllib.market.feature_set.REGIME_FEATURES`, standardised by their training moments.
 
     Parameters
     ----------

@@ -2,6 +2,12 @@
 
 A configuration has a record for each fold and seed. Seeds are averaged; folds lie side by side in time, and where
 a session is cut between two of them its parts are added.
+
+**Timing is what is left of a return after exposure.** Per member, its session returns less ``e / e_hold`` times
+buy-and-hold's on the same blocks, e being mean position fractions. Dividing by buy-and-hold's own exposure leaves
+exactly 0 of who is always long; with e alone a constant share of the market's luck would remain, whose Sharpe ratio
+is the market's. Taken per fold and seed, since what a fold's exposure happened to be is no timing either.
+Buy-and-hold is not stopped by the drawdown limit.
 """
 
 from __future__ import annotations

@@ -3,6 +3,10 @@
 The *footprint* of a decision at bar t is every bar that it can read or that can change its outcome:
 ``[t - before, t + after]``. Within a fold the footprints of training and of validation share no bar, and
 neither shares one with the holdout.
+
+Decisions in ``[start, stop)`` fall where the next decision's fill still lies inside, so footprints of training,
+validation and holdout are compared as plain ranges. Validation takes its last decision up to one interval before a
+block's end and holds to the last close, where it is liquidated.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def long_bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judged(long_bars: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     """The folder of a sweep that opened its holdout."""
     storage = tmp_path_factory.mktemp("judged")
-    run_sweep(tiny_config(long_bars, storage, **QUICK, validation__folds=2))
+    run_sweep(tiny_config(long_bars, storage, **QUICK, validation__folds=2, evidence__probes=True))
     return storage / "tiny"
 
 
@@ -251,7 +251,7 @@ def test_a_leak_stops_the_sweep_before_it_starts(
 
     monkeypatch.setattr(preparing, "check_leaks", leaking)
     with pytest.raises(LeakError):
-        run_sweep(tiny_config(bars_file, tmp_path))
+        run_sweep(tiny_config(bars_file, tmp_path, evidence__probes=True))
     assert not (tmp_path / "tiny").exists()
 
 

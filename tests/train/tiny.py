@@ -31,6 +31,7 @@ SET = {
     "search.evaluate_every": str(EVALUATE_EVERY),
     "search.grace_steps": str(EVALUATE_EVERY),
     "search.patience": "0",
+    "evidence.probes": "false",
 }
 ENHANCED = {"policy.d_model": "8", "policy.band": "4", "ppo.sequence_length": "32"}
 
