@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from sentio_rllib.errors import SplitError, SweepError
 from sentio_rllib.policy.checkpoint import load_model
 from sentio_rllib.search.prepare import prepare
 from sentio_rllib.sweep.folder import CONFIG, FINGERPRINT, hold
-from sentio_rllib.sweep.run import Interruption, run_sweep
+from sentio_rllib.sweep.run import run_sweep
 from tests.sweep_checks import assert_complete, board_of, labels, study_of, timeless
 from tests.tiny_sweep import EVALUATE_EVERY, SPACE, copied, market_frame, tiny_config
 
@@ -316,18 +315,3 @@ def test_a_transformer_that_reads_more_than_a_fold_trains_on_is_refused_once_the
     assert list(tmp_path.iterdir()) == []
     changed = config.policy.model_copy(update={"band": most})
     assert len(prepare(config.model_copy(update={"policy": changed})).splits.folds) == 2
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_asks_for_an_end_and_gives_the_signals_back(
-    number: signal.Signals, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    with Interruption() as interruption:
-        assert not interruption.stop_all()
-        signal.raise_signal(number)
-        assert interruption.stop_all()
-        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
-        interruption.listen()
-        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
-    assert capsys.readouterr().out == "ending: trials are stopped, what was reached is written\n"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import empyrical
 import numpy as np
 import pytest
 
-from sentio_rllib.statistics.intervals import return_interval, win_rate_interval
 from sentio_rllib.validation.performance import describe, mean_of
 from tests.validation.records import record
 
@@ -82,28 +80,7 @@ def test_one_session() -> None:
 def test_a_session_that_sums_below_a_total_loss_is_one() -> None:
     found = figures([0.1, -1.5, 0.1])
     assert found["total_return"] == -1.0
-    assert (
-        return_interval(np.tile([0.1, -1.5, 0.1], 10), "max_drawdown", level=0.9, resamples=100, seed=1)["low"] == 1.0
-    )
 
 
 def test_means_are_none_where_one_is() -> None:
     assert mean_of([{"a": 1.0, "b": None}, {"a": 3.0, "b": 2.0}]) == {"a": 2.0, "b": None}
-
-
-def test_intervals_need_sessions_that_vary() -> None:
-    nothing = {"estimate": None, "low": None, "high": None}
-    assert return_interval(np.zeros(50), "sharpe", level=0.95, resamples=100, seed=1) == nothing
-    assert return_interval(np.array([0.1, 0.2]), "sharpe", level=0.95, resamples=100, seed=1) == nothing
-    returns = np.random.default_rng(3).normal(0.01, 0.01, 200)
-    found = return_interval(returns, "mean_return", level=0.95, resamples=500, seed=1)
-    assert found["estimate"] == pytest.approx(returns.mean())
-    error = 1.96 * returns.std() / math.sqrt(200)
-    assert found["high"] - found["low"] == pytest.approx(2 * error, rel=0.25)  # type: ignore[operator]
-
-
-def test_win_rates_have_exact_bounds() -> None:
-    found = win_rate_interval(0, 10, 0.95)
-    assert found == {"estimate": 0.0, "low": 0.0, "high": pytest.approx(1 - 0.025 ** (1 / 10))}
-    assert win_rate_interval(10, 10, 0.95)["low"] == pytest.approx(0.025 ** (1 / 10))
-    assert win_rate_interval(0, 0, 0.95)["estimate"] is None
