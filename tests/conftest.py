@@ -19,17 +19,14 @@ from tests.tiny_sweep import market_frame, tiny_config
 torch.set_num_threads(1)
 SMALL_BARS = 12_000
 
-LONG = ("test_runs", "test_run", "test_interruptions", "test_faults", "test_algorithm", "test_searcher")
+LONG = ("test_runs", "test_interruptions", "test_faults", "test_run", "test_algorithm", "test_searcher", "test_claims")
 """Files that take half a minute and more, the longest first: begun last, one would keep a single process busy."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest files first, and for several processes keep a file in one, all that share a sweep in the same."""
+    """Put the longest files first."""
     rank = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONG)))
-    sharing = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("finished" if item.path in sharing else str(item.path)))
 
 
 @pytest.fixture(scope="session")
