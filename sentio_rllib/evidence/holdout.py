@@ -55,7 +55,7 @@ def open_holdout(sweep: Context, selected: Selected, refitted: Refitted | None, 
     Parameters
     ----------
     sweep, selected
-        The opening goes to the sweep's account before anything is scored.
+        The opening goes to the sweep's tally before anything is scored.
     refitted
         The champion's networks; None where the holdout stays shut.
     reopen

@@ -72,7 +72,7 @@ class Selected:
 def select(sweep: Context, searched: Searched) -> Selected:
     """Select a trial by `evidence.selection`, keep its members below the sweep's folder, and deflate its figures.
 
-    Closes the account of every trial in the ledger. The holdout is not looked at.
+    Closes every trial in the ledger. The holdout is not looked at.
     """
     config, outcomes = sweep.config, searched.outcomes
     best = best_outcome(outcomes, config.evidence.selection)

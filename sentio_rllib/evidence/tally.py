@@ -93,7 +93,7 @@ class Tally:
 
 
 def open_tally(ledger: Ledger, uid: str, name: str, members: int, prepared: Prepared) -> Tally:
-    """Register a sweep, new or resumed, and return its account."""
+    """Register a sweep, new or resumed, and return its tally."""
     hashes, splits = session_hashes(prepared.bars), prepared.splits
     session = prepared.bars.sessions.session
 

@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         counts = dict.fromkeys(parse_kinds(args.kinds), args.markets)
         config = read_config(args)
+    except (SentioError, OSError) as error:
+        return tell(error)
+    try:
         for line in cautions(config):
             print(f"caution: {line}")
         from sentio_rllib.placebo.rates_table import print_report  # noqa: PLC0415  # heavy imports come after all checks
@@ -50,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SentioError, OSError) as error:
         return tell(error)
     except KeyboardInterrupt:  # between two sweeps; within one it is a request to end
-        print("ended; go on with --resume", file=sys.stderr)
+        begun = config.folder.is_dir()
+        print("ended; go on with --resume" if begun else "ended before a market was begun", file=sys.stderr)
         return 1
     print_report(found)
     print(f"written to {config.folder / REPORT}")

@@ -16,6 +16,7 @@ from sentio_rllib.market.bootstrap import block_bootstrap, resampled_rows
 from sentio_rllib.market.checks import check_values
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.synthetic import SyntheticMarket, synthetic_market
+from sentio_rllib.placebo.kinds import MEAN_BLOCK
 from tests.strategies import irregular_bars, make_bars, session_minutes
 
 VALUES = ("open", "high", "low", "close", "volume")
@@ -133,7 +134,7 @@ def test_volatility_and_its_clusters_stay_within_a_block_and_end_with_it(market:
 
 @pytest.mark.parametrize(
     ("edge", "fee_rate", "mean_block"),
-    [(5e-5, 1e-3, 30), (3e-5, 2e-4, 15)],
+    [(5e-5, 1e-3, MEAN_BLOCK), (3e-5, 2e-4, 15)],
     ids=["the defaults", "configs/placebo.yaml"],
 )
 def test_who_sees_the_regime_of_each_bar_at_once_gains_by_it_but_not_after_fees(

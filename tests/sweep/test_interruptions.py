@@ -17,12 +17,12 @@ import pytest
 from optuna.trial import TrialState
 
 from sentio_rllib.config.loading import load_config
-from sentio_rllib.sweep.__main__ import main
 from sentio_rllib.sweep.run import run_sweep
 from tests.sweep_checks import FINISHED, assert_complete, board_of, study_of
 from tests.tiny_sweep import (
     EVALUATE_EVERY,
     environment,
+    run_command,
     sweep_command,
     tiny_values,
     write_config,
@@ -120,16 +120,14 @@ EVALUATIONS = 12
 
 
 def _long(bars_file: Path, folder: Path, trials: int) -> Path:
-    """A sweep whose trials take some seconds each; nothing is stopped early."""
+    """A sweep whose trials take a second and more each; nothing is stopped early."""
     search = {"env_steps": EVALUATIONS * EVALUATE_EVERY, "scheduler": "none", "trials": trials, "max_concurrent": 2}
     search["patience"] = 0
     named = {f"search__{key}": value for key, value in search.items()}
     return write_config(tiny_values(bars_file, folder, **named), folder / "tiny.yaml")
 
 
-def test_a_killed_sweep_resumes_to_exactly_the_trials_asked_for(
-    bars_file: Path, tmp_path: Path, ray_cluster: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_killed_sweep_resumes_to_exactly_the_trials_asked_for(bars_file: Path, tmp_path: Path) -> None:
     config, folder = _long(bars_file, tmp_path, 4), tmp_path / "tiny"
 
     def midway() -> bool:
@@ -146,15 +144,15 @@ def test_a_killed_sweep_resumes_to_exactly_the_trials_asked_for(
     assert done
     assert orphans
 
-    assert main([str(config), "--resume"]) == 0
-    said = capsys.readouterr().out
+    answer = run_command(config, "--resume")
+    assert answer.returncode == 0, answer.stderr
     assert_complete(folder, 4)
     after = {trial.number: trial for trial in study_of(folder)}
     # one that had ended, but was killed before the study was told, is settled as it ended; the others go on
     cut_off = [number for number in orphans if after[number].state is TrialState.FAIL]
     assert all(after[number].state in {TrialState.FAIL, TrialState.COMPLETE} for number in orphans)
     told = f"{len(cut_off)} trials were cut off; they go on from their last checkpoints"
-    assert not cut_off or told in said
+    assert not cut_off or told in answer.stdout
     kept = {trial.user_attrs["label"]: trial.value for trial in after.values() if trial.state in FINISHED}
     assert kept.items() >= done.items()
     assert {path.name for path in folder.glob("trials/run_001/trial_*")}.isdisjoint(done), "no finished trial ran again"

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from sentio_rllib.errors import NonFiniteError, TrainError
+from sentio_rllib.errors import LeakError, NonFiniteError, TrainError
 from sentio_rllib.evidence.ledger import Ledger, session_hashes
 from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.feature_set import feature_hash
@@ -337,6 +337,18 @@ def test_the_embedded_market_is_said_to_be_used(
     assert "no --data: this trains on the embedded market" in capsys.readouterr().out
     (path,) = tmp_path.glob("*.pth")
     assert re.fullmatch(r"maskable_\d{8}_\d{6}\.pth", path.name)
+
+
+def test_a_leak_ends_a_run_before_it_trains(
+    bars_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def leaking(*_: Any, **__: Any) -> None:
+        raise LeakError("a probe found a leak")
+
+    monkeypatch.setattr("sentio_rllib.search.prepare.check_leaks", leaking)
+    assert main(arguments(bars_file, tmp_path / "a", evidence__probes="true")) == 2
+    assert capsys.readouterr().err == "error: a probe found a leak\n"
+    assert list(tmp_path.glob("a*")) == []
 
 
 def _start(bars: Path, output: Path, *more: str) -> subprocess.Popen[str]:
