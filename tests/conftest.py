@@ -13,6 +13,7 @@ import torch
 from sentio_rllib.evidence.ledger import Ledger
 from sentio_rllib.market.synthetic import synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
+from sentio_rllib.sweep.run import run_sweep
 from sentio_rllib.validation.splits import Footprint, Splits, make_splits
 from tests.tiny_sweep import market_frame, tiny_config
 
@@ -62,8 +63,6 @@ def bars_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     """The folder of a sweep of four trials under ASHA that ran to its end; tests copy it before they write."""
-    from sentio_rllib.sweep.run import run_sweep  # noqa: PLC0415  # most tests need no Ray
-
     storage = tmp_path_factory.mktemp("experiments")
     run_sweep(tiny_config(bars_file, storage))
     return storage / "tiny"

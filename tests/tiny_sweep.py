@@ -41,6 +41,15 @@ VALUES: dict[str, Any] = {
     },
 }
 
+COMPARED: dict[str, Any] = {"sampler": "grid", "scheduler": "none", "patience": 0}
+"""Of `search`, for arms."""
+PARTS: dict[str, Any] = {
+    "enhanced": {},
+    "no transformer": {"policy.encoder": "mlp"},
+    "maskable": {"variant": "maskable"},
+}
+"""Three arms of the enhanced variant."""
+
 
 def tiny_values(bars: Path, storage: Path, **changes: Any) -> dict[str, Any]:
     """The values of a sweep on the file `bars`; changes are named with double underscores, as search__trials=2."""

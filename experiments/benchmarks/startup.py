@@ -26,6 +26,7 @@ ROOMS = ("sweep", "train", "compare", "placebo", "pull", "backtest", "market", "
 MISTAKES = {
     "sweep, an unknown key": ["sweep", "configs/enhanced.yaml", "--set", "ppo.gama=1"],
     "sweep, too few bars": ["sweep", "configs/enhanced.yaml", "--set", "validation.embargo=1000000"],
+    "sweep, an unknown calendar": ["sweep", "configs/enhanced.yaml", "--set", "data.calendar=XNSE"],
     "compare, an unknown key": ["compare", "configs/variants.yaml", "--set", "ppo.gama=1"],
     "train, a wrong learning rate": ["train", "--learning-rate", "-1"],
 }

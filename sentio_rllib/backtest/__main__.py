@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the random traders (default 0)")
     args = parser.parse_args(arguments)
     try:
-        from sentio_rllib.backtest.telling import backtest  # noqa: PLC0415  # heavy imports come after all checks
+        from sentio_rllib.backtest.telling import backtest  # noqa: PLC0415  # --help need not wait for it
 
         backtest(args.bundle, args.data, args.set, args.output, seed=args.seed)
     except (SentioError, OSError) as error:

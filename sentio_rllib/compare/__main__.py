@@ -36,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_comparable(config)
         for line in cautions(config):
             print(f"caution: {line}")
-        from sentio_rllib.compare.comparison_tables import print_comparison  # noqa: PLC0415  # heavy imports come after all checks
-        from sentio_rllib.compare.running import compare  # noqa: PLC0415  # heavy imports come after all checks
+        from sentio_rllib.compare.comparison_tables import print_comparison  # noqa: PLC0415  # a wrong configuration need not wait
+        from sentio_rllib.compare.running import compare  # noqa: PLC0415  # a wrong configuration need not wait
 
         found, summary = compare(config, equal=args.equal, resume=args.resume, address=args.address)
     except (SentioError, OSError) as error:

@@ -17,7 +17,7 @@ import torch
 
 from sentio_rllib.config.space import ARM
 from sentio_rllib.config.tree import SweepConfig
-from sentio_rllib.evidence.pairing import COMPARED, Cell, Difference, cell_scores, paired_difference
+from sentio_rllib.evidence.pairing import COMPARED, Cell, Difference, by_cell, cell_scores, paired_difference
 from sentio_rllib.policy.deciding import with_weights
 from sentio_rllib.ppo.scoring import Scorer
 from sentio_rllib.search.prepare import Prepared, trial_settings
@@ -71,10 +71,8 @@ def last_evaluation(outcome: Outcome, config: SweepConfig, prepared: Prepared) -
     network = with_weights(settings.policy, settings.members, state["weights"])
     scorer = Scorer(prepared.tape.tensors(), settings, prepared.tape.sessions_per_year, network.dtype)
     scored = scorer.score(network)
-    folds, seeds = (sorted({member[axis] for member in settings.members}) for axis in (1, 0))
-    by_fold = scored.fold_scores
     return Last(
-        {(fold, seed): float(by_fold[folds.index(fold)][seeds.index(seed)]) for seed, fold in settings.members},
+        by_cell(settings.members, scored.fold_scores),
         {
             (fold, seed): int(record.trades)
             for (seed, fold), record in zip(settings.members, scored.evaluation.greedy, strict=True)

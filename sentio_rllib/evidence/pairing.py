@@ -121,10 +121,13 @@ def cell_scores(outcome: Outcome) -> dict[Cell, float]:
     """Return the fold score of each (fold, seed) at a trial's best evaluation; empty where it has not ended well."""
     if outcome.state not in COMPARED or not outcome.best:
         return {}
-    members = outcome.best["members"]
+    return by_cell(outcome.best["members"], outcome.best["fold_scores"])
+
+
+def by_cell(members: Sequence[Sequence[int]], fold_scores: Any) -> dict[Cell, float]:
+    """Return the score of each (fold, seed), of members (seed, fold) and scores [folds, seeds] in ascending order."""
     folds, seeds = (sorted({member[axis] for member in members}) for axis in (1, 0))
-    scores = outcome.best["fold_scores"]
-    return {(fold, seed): float(scores[folds.index(fold)][seeds.index(seed)]) for seed, fold in members}
+    return {(fold, seed): float(fold_scores[folds.index(fold)][seeds.index(seed)]) for seed, fold in members}
 
 
 def compare_arms(arms: Mapping[str, Mapping[str, Any]], outcomes: Sequence[Outcome]) -> dict[str, Any] | None:

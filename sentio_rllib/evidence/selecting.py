@@ -66,7 +66,7 @@ class Selected:
     looks: int
     counts: dict[str, Any]
     examiner: Examiner
-    shut: str = ""
+    shut: str
 
 
 def select(sweep: Context, searched: Searched) -> Selected:

@@ -44,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for line in cautions(config):
             print(f"caution: {line}")
-        from sentio_rllib.placebo.rates_table import print_report  # noqa: PLC0415  # heavy imports come after all checks
-        from sentio_rllib.placebo.runs import REPORT, run_placebo  # noqa: PLC0415  # heavy imports come after all checks
+        from sentio_rllib.placebo.rates_table import print_report  # noqa: PLC0415  # a wrong configuration need not wait
+        from sentio_rllib.placebo.runs import REPORT, run_placebo  # noqa: PLC0415  # a wrong configuration need not wait
 
         found = run_placebo(
             config, counts, edge=args.edge, mean_block=args.block, resume=args.resume, address=args.address

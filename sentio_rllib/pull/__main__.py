@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 the user's mistake, 1 the scores differ."""
     args = _parser().parse_args(arguments)
     try:
-        from sentio_rllib.pull.bundling import pull, verify  # noqa: PLC0415  # heavy imports come after all checks
+        from sentio_rllib.pull.bundling import pull, verify  # noqa: PLC0415  # --help need not wait for it
 
         print(_told(pull(args.experiment, args.output, args.trial, args.combine), args.output))
         found = verify(args.experiment, args.output) if args.verify else None

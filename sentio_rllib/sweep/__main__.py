@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in cautions(config):
             print(f"caution: {line}")
         if args.dry_run:
-            from sentio_rllib.sweep.dry_run import dry_run  # noqa: PLC0415  # heavy imports come after all checks
+            from sentio_rllib.sweep.dry_run import dry_run  # noqa: PLC0415  # a wrong configuration need not wait
 
             dry_run(config)
             return 0

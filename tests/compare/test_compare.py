@@ -27,7 +27,7 @@ from sentio_rllib.search.prepare import prepare
 from sentio_rllib.search.selection import Outcome
 from sentio_rllib.search.trials import read_outcomes
 from sentio_rllib.sweep.folder import CONFIG
-from tests.tiny_sweep import EVALUATE_EVERY, market_frame, tiny_values, write_config
+from tests.tiny_sweep import EVALUATE_EVERY, tiny_values, write_config
 
 SEEDS = (7, 9)
 SHIPPED = Path(__file__).parents[2] / "configs" / "variants.yaml"
@@ -254,17 +254,10 @@ def values_of(bars: Path, storage: Path, **changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bars") / "PLANTED_1m.feather"
-    market_frame().to_feather(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def compared(bars: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
+def compared(bars_file: Path, tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Path:
     """The folder of a comparison of two arms at equal seconds, begun with one of them."""
     storage = tmp_path_factory.mktemp("compared")
-    config = write_config(values_of(bars, storage), storage / "tiny.yaml")
+    config = write_config(values_of(bars_file, storage), storage / "tiny.yaml")
     begun = main([str(config), "--equal", "seconds", "--set", "search.trials=1"])
     assert begun == 0
     assert json.loads((storage / "tiny" / COMPARISON).read_text())["arms"][1]["state"] == "not started"

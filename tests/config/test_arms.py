@@ -16,13 +16,7 @@ from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import ConfigError
 from sentio_rllib.policy.variants import receptive_patches
 from sentio_rllib.search.prepare import trial_settings
-
-COMPARED: dict[str, Any] = {"sampler": "grid", "scheduler": "none", "patience": 0}
-PARTS: dict[str, Any] = {
-    "enhanced": {},
-    "no transformer": {"policy.encoder": "mlp"},
-    "maskable": {"variant": "maskable"},
-}
+from tests.tiny_sweep import COMPARED, PARTS
 
 
 def armed(arms: dict[Any, Any], variant: str = "enhanced-maskable", **sections: Any) -> SweepConfig:

@@ -21,16 +21,9 @@ from sentio_rllib.placebo.rates import market_figures, rate, report
 from sentio_rllib.placebo.rates_table import print_report, shown
 from sentio_rllib.search.durable import write_json, write_text
 from sentio_rllib.sweep.folder import CONFIG
-from tests.tiny_sweep import EVALUATE_EVERY, market_frame, tiny_values, write_config
+from tests.tiny_sweep import EVALUATE_EVERY, tiny_values, write_config
 
 Summary = dict[str, Any]
-
-
-@pytest.fixture(scope="module")
-def bars_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bars") / "OWN_1m.feather"
-    market_frame().to_feather(path)
-    return path
 
 
 def values(bars: Path | None, folder: Path, **changes: Any) -> dict[str, Any]:

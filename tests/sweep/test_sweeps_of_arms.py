@@ -18,15 +18,7 @@ from sentio_rllib.sweep.folder import CONFIG
 from sentio_rllib.sweep.results import print_summary
 from sentio_rllib.sweep.run import run_sweep
 from tests.sweep_checks import board_of, labels, study_of
-from tests.tiny_sweep import EVALUATE_EVERY, tiny_config, tiny_values, write_config
-
-COMPARED: dict[str, Any] = {"sampler": "grid", "scheduler": "none", "patience": 0}
-PARTS: dict[str, Any] = {
-    "enhanced": {},
-    "no transformer": {"policy.encoder": "mlp"},
-    "maskable": {"variant": "maskable"},
-}
-
+from tests.tiny_sweep import COMPARED, EVALUATE_EVERY, PARTS, tiny_config, tiny_values, write_config
 
 ENHANCED: dict[str, Any] = {
     "variant": "enhanced-maskable",
