@@ -27,7 +27,7 @@ import torch
 from sentio_rllib.config.loading import load_config
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.evidence.pairing import paired_difference
-from sentio_rllib.market.synthetic import oracle_actions, skill
+from sentio_rllib.market.oracle import oracle_actions, skill
 from sentio_rllib.policy.variants import VARIANTS, PolicySpec
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
 from sentio_rllib.ppo.env_runner import TapeHandle

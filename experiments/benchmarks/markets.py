@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sentio_rllib.market.synthetic import oracle_actions, synthetic_market
+from sentio_rllib.market.oracle import oracle_actions
+from sentio_rllib.market.synthetic import synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.seeding import stream_seed
 from sentio_rllib.validation.splits import Footprint, Splits, make_splits

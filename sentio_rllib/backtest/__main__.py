@@ -1,8 +1,8 @@
 """Backtests a bundle on a file of bars: ``python -m sentio_rllib.backtest models/NAME --data FILE``.
 
-The bundle walks each stretch between the cuts of the bars as one long validation block, greedily, by its own rules
-and costs. Look-ahead: on bars that it was trained or selected on, a backtest shows what was learned, not what it is
-worth; it warns of those that it knows of.
+The bundle walks the bars as one long validation block, greedily, by its own rules and costs; what it holds before a
+hole it holds over it. Look-ahead: on bars that it was trained or selected on, a backtest shows what was learned, not
+what it is worth; it warns of those that it knows of.
 """
 
 from __future__ import annotations

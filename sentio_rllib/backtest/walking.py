@@ -1,14 +1,13 @@
 """Walks a bundle over the bars of a file.
 
-The bundle walks each stretch between the cuts of the bars as one long validation block, greedily, by its own rules
-and costs. Look-ahead: on bars that it was trained or selected on, a backtest shows what was learned, not what it is
-worth; it warns of those that it knows of.
+The bundle walks the bars as one long validation block, greedily, by its own rules and costs; what it holds before a
+hole it holds over it. Look-ahead: on bars that it was trained or selected on, a backtest shows what was learned, not
+what it is worth; it warns of those that it knows of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,24 +76,21 @@ def read_data(bundle: Bundle, path: Path, overrides: Sequence[str] = ()) -> tupl
     return bars, report.lines()
 
 
-def blocks_of(bundle: Bundle, tape: Tape) -> list[Range]:
-    """Return the stretches between cuts in which `bundle` can decide, in time order.
+def block_of(bundle: Bundle, tape: Tape) -> Range:
+    """Return the bars that `bundle` walks: all behind those that warm the features up, across cuts.
 
     Raises
     ------
     BarsError
-        There is none; says how many bars are needed.
+        Too few for a decision; says how many are needed.
     """
     first, least = tape.warmup + bundle.network.spec.receptive_field - 1, bundle.rules.decision_interval + 2
-    edges = [0, *(int(cut) for cut in tape.cuts), tape.n]
-    stretches = [Range(max(start, first), stop) for start, stop in pairwise(edges)]
-    blocks = [each for each in stretches if len(each) >= least]
-    if not blocks:
+    if tape.n < first + least:
         raise BarsError(
-            f"{tape.n:,} bars: {first + least:,} are needed without a cut behind the first {first:,}, which warm the "
-            "features up; bring a longer file"
+            f"{tape.n:,} bars: {first + least:,} are needed, of which the first {first:,} warm the features up; bring "
+            "a longer file"
         )
-    return blocks
+    return Range(first, tape.n)
 
 
 def run_backtest(bundle: Bundle, bars: Bars, *, seed: int = 0) -> Backtest:
@@ -116,14 +112,15 @@ def run_backtest(bundle: Bundle, bars: Bars, *, seed: int = 0) -> Backtest:
     """
     rules = bundle.rules
     tape = build_tape(bars, reference_volatility=bundle.reference_volatility)
-    blocks = blocks_of(bundle, tape)
+    blocks = [block_of(bundle, tape)]
     walked = walk_blocks(bundle.network, tape, rules, blocks)
     open_rules = rules.replace(max_drawdown=NO_STOP)
     found = run_baselines(tape.tensors(), open_rules, blocks, agent=[walked.record], seed=seed)
     timing = timing_returns(walked.record, found.hold)
     year, cash = tape.sessions_per_year, rules.initial_cash
     returns, records = walked.record.session_returns, [walked.record]
-    policy = describe(returns, timing, records, sessions_per_year=year, initial_cash=cash, count=1)
+    idle = walked.record.cash_return
+    policy = describe(returns, timing, records, sessions_per_year=year, initial_cash=cash, count=1, cash=idle)
     figures = {"policy": policy, **describe_baselines(found, sessions_per_year=year, initial_cash=cash)}
     return Backtest(walked, figures)
 

@@ -50,7 +50,7 @@ def _split(config: SweepConfig, n: int, cuts: Sequence[int], footprint: Footprin
         cuts=cuts,
         footprint=footprint,
         episode_length=int(config.largest("trading.episode_length")),
-        **config.validation.model_dump(exclude={"seeds", "fold_penalty"}),
+        **config.validation.model_dump(exclude={"seeds", "fold_penalty", "phases"}),
     )
 
 

@@ -54,6 +54,12 @@ class Synthetic(Section):
     seed: int = Field(default=0, ge=0, lt=2**63, description="seed of the market, apart from the sweep's")
     edge: float = Field(default=2e-5, ge=0, le=0.01, description="planted drift a bar, up or down; 0: no edge at all")
     regime_bars: int = Field(default=780, ge=15, le=1_000_000, description="mean length of a regime in bars")
+    drift: float = Field(default=0.0, ge=-0.001, le=0.001, description="log return a bar that being long earns always")
+    volatility: float = Field(default=1.0, gt=0, le=20, description="multiple of QQQ's volatility; TQQQ has about 3")
+    recentre: bool = Field(
+        default=True,
+        description="take its mean from the noise of every regime, so that exactly the edge is realised",
+    )
 
 
 class Data(Section):
@@ -135,7 +141,13 @@ class Trading(Section):
     episode_length: int = _tunable(
         1000, "bars of a training episode, and the window of the portfolio features", ge=1, le=10_000_000
     )
+    fill_without_volume: bool = Field(
+        default=False, description="fill orders at the open of bars in which nothing was traded, else cancel them"
+    )
     initial_cash: float = Field(default=100_000.0, gt=0, le=1e15, description="dollars at the start of an episode")
+    cash_rate: float = Field(
+        default=0.0, ge=0, le=1, description="interest a year on idle cash; Sharpe ratios are in excess of it"
+    )
     masks: MaskKind | None = _tunable(
         None, "null: the variant's (standard none, maskable state, enhanced-maskable risk)"
     )
@@ -184,6 +196,12 @@ class Validation(Section):
     )
     fold_penalty: float = Field(
         default=0.5, ge=0, le=10, description="weight of the deviation over folds, taken off the score"
+    )
+    phases: int = Field(
+        default=3,
+        ge=1,
+        le=60,
+        description="phases of the decision grid that a score is the mean of; at most decision_interval are taken",
     )
 
 

@@ -139,6 +139,15 @@ class Account:
         self.close = close
         self.closes[self.bar % self.window] = close
 
+    def adjust(self, split: float, dividend: float) -> None:
+        """Bring shares, cash and closes to what they are after a `dividend` a share and a `split`, equity unchanged."""
+        self.entry *= price_scale(self.close, split, dividend)
+        self.cash += dividend * self.shares
+        for name in ("close", "session_close"):
+            setattr(self, name, (getattr(self, name) - dividend) / split)
+        self.closes = (self.closes - dividend) / split
+        self.shares *= split
+
     def report(self, portfolio: Portfolio) -> None:
         """Take what the account holds after the last bar.
 
@@ -263,6 +272,21 @@ class Account:
             setattr(self, name, float(state[name]))
         for name in _ARRAYS:
             setattr(self, name, np.array(state[name], dtype=np.float64))
+
+
+def price_scale(close: float, split: float, dividend: float) -> float:
+    """Return what past prices are to be multiplied by after a `dividend` a share and a `split`, the last at `close`.
+
+    Raises
+    ------
+    DecisionError
+        A figure is out of its range.
+    """
+    if not (math.isfinite(split) and split > 0.0):
+        raise DecisionError(f"adjust: split is {split!r}, allowed above 0: new shares for one old one")
+    if not 0.0 <= dividend < close:
+        raise DecisionError(f"adjust: dividend is {dividend!r}, allowed 0 to below the last close, {close:g} dollars")
+    return (1.0 - dividend / close) / split
 
 
 def single_rows(*values: float) -> tuple[torch.Tensor, ...]:

@@ -48,14 +48,13 @@ class Place(NamedTuple):
     """Where a bar stands in its session.
 
     `minute` and `length` in minutes as in :class:`~sentio_rllib.market.sessions.Sessions`; `regular`: it lies inside
-    the calendar's hours; `new_session`: it is the first of its session; `cut`: a new stretch starts with it.
+    the calendar's hours; `new_session`: it is the first of its session.
     """
 
     minute: int
     length: int
     regular: bool
     new_session: bool
-    cut: bool
 
 
 def nanoseconds(stamp: Stamp) -> int:
@@ -147,7 +146,7 @@ def place(stamp: int, previous: int | None, calendar: str, hours: str) -> Place:
         for part in session_parts(stamp // DAY_NS, calendar):
             if part.start <= previous and stamp < part.stop:
                 minute, length = (stamp - part.opened) // MINUTE_NS, (part.closed - part.opened) // MINUTE_NS
-                return Place(minute, length, regular=True, new_session=False, cut=False)
+                return Place(minute, length, regular=True, new_session=False)
     stamps = [stamp] if previous is None else [previous, stamp]
     sessions, regular = assign_sessions(np.array(stamps, dtype=np.int64), calendar)
     if hours == "regular" and not regular[-1]:
@@ -160,5 +159,4 @@ def place(stamp: int, previous: int | None, calendar: str, hours: str) -> Place:
         length=int(sessions.length[-1]),
         regular=bool(regular[-1]),
         new_session=len(sessions.labels) > 1,
-        cut=sessions.cuts.size > 0,
     )

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.deploy.account import Account, AccountView, Portfolio, single_rows
+from sentio_rllib.deploy.account import Account, AccountView, Portfolio, price_scale, single_rows
 from sentio_rllib.deploy.bundle import Bundle, load_bundle
 from sentio_rllib.deploy.cache import EncoderCache
 from sentio_rllib.deploy.decision import ACTIONS, Decision
@@ -49,10 +49,10 @@ class TradingPolicy:
     """The members of a bundle as one policy that is fed bars and asked for decisions.
 
     Decisions are due every ``decision_interval`` bars, counted from the *start*: the last bar of
-    :meth:`warm_up`, or the first bar at which the policy is ready. A cut (a session of the calendar is missing, or
-    more than 60 consecutive minutes are) starts anew with the bar behind it, as validation does: the features go
-    on counting bars, while phase, account window and drawdown stop begin again, and the position is expected to
-    be flat. Money paid in or out looks like a gain or a loss: :meth:`restart` after it.
+    :meth:`warm_up`, or the first bar at which the policy is ready. Missing bars change nothing of that, as in
+    validation: phase, account window and drawdown stop go on, and what was held before a hole is held over it. Money
+    paid in or out looks like a gain or a loss: :meth:`restart` after it. A split or a dividend of what is traded is
+    told by :meth:`adjust`.
 
     Look-ahead: pass finished bars only; a bar whose minute still runs shows prices that training never had.
 
@@ -191,7 +191,7 @@ class TradingPolicy:
         self._take(stamp, values, minute=at.minute, length=at.length, regular=at.regular)
         if not self.is_ready:
             return
-        if self._since_start is None or at.cut:
+        if self._since_start is None:
             self._begin()
         else:
             self._since_start += 1
@@ -260,14 +260,43 @@ class TradingPolicy:
         self._require_ready()
         self._begin()
 
+    def adjust(self, *, split: float = 1.0, dividend: float = 0.0) -> None:
+        """Take a split or a dividend into account, after the last bar at old prices and before the first at new ones.
+
+        Past bars are brought to the new prices, so that no feature takes the step for a return, and the account to
+        what it then holds, so that neither its drawdown nor its stop does. Reports from then on are in new shares.
+
+        Parameters
+        ----------
+        split
+            New shares for one old one, > 0: 2 where each becomes two.
+        dividend
+            Dollars a share, before the split, >= 0 and below the last close; expected as cash from the next report on.
+
+        Raises
+        ------
+        DecisionError
+            A figure is out of its range, or no bar was seen yet.
+        """
+        if not self._recent:
+            raise DecisionError("adjust: no bar was seen yet, so there is nothing to adjust; warm_up comes first")
+        scale = price_scale(self._recent[-1][1][3], split, dividend)
+        stamps = np.array([stamp for stamp, _ in self._recent], dtype=np.int64)
+        bars = np.array([values for _, values in self._recent]) * np.array([scale] * 4 + [split])
+        since_start = self._since_start
+        self._replay(stamps, bars)
+        self._since_start = since_start
+        self._account.adjust(split, dividend)
+
     def report(self, portfolio: Portfolio) -> None:
         """Tell what the account holds after the last bar, where something was filled between two decisions.
 
         Report every fill at the bar in which it happened, and each before the next: two fills told as one are
         read as one. Only where a decision's order, filled at the next open, is the sole fill before the next due
         decision, that one's portfolio tells it as well; :attr:`stop_reached` then goes by the position before
-        the order until it does. A fill that is no due decision's order is dated at the bar of its report; a second
-        report at one bar is a further fill at its close.
+        the order until it does. An order that found nobody is told by a report of what is held all the same. A fill
+        that is no due decision's order is dated at the bar of its report; a second report at one bar is a further
+        fill at its close.
 
         Raises
         ------

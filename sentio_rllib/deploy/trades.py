@@ -50,15 +50,15 @@ class RecordingSimulator(Simulator):
         self.steps: list[_Fills] = []
         self.ends: list[_Fills] = []
         self._order: Any = None
-        self._way: Any = None
+        self._walked: Any = None
 
     def _fill(self, side: torch.Tensor, ceiling: torch.Tensor) -> Any:
         self._order = super()._fill(side, ceiling)
         return self._order
 
-    def _walk(self, cash: torch.Tensor, shares: torch.Tensor, close_at: torch.Tensor | None) -> Any:
-        self._way = super()._walk(cash, shares, close_at)
-        return self._way
+    def _walk(self, *arguments: Any) -> Any:
+        self._walked = super()._walk(*arguments)
+        return self._walked
 
     def step(self, action: torch.Tensor) -> StepResult:
         bar, shares, peak = self.bar, self.shares, self.peak
@@ -81,7 +81,7 @@ class RecordingSimulator(Simulator):
         peak: torch.Tensor,
         order: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> _Fills:
-        way = self._way
+        way = self._walked
         at_close = torch.zeros_like(way.sold) if way.sold_at_close is None else way.sold_at_close
         kept = (bar, action, held, peak, *order, way.sold, at_close, way.path)
         return _Fills(*(each.cpu().numpy().copy() for each in kept))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.evidence.context import Context
 from sentio_rllib.evidence.holdout import Opened
 from sentio_rllib.evidence.selecting import Selected
 from sentio_rllib.statistics.deflation import headline
 from sentio_rllib.statistics.targets import compare_targets
-from sentio_rllib.statistics.verdict import no_champion, reach_verdict
+from sentio_rllib.statistics.verdict import no_champion, reach_verdict, weigh_holdout
+from sentio_rllib.validation.series import Series
 
 _FIGURES = ("effective_trials", "psr", "dsr", "pbo", "spa_p", "min_trl_years", "min_btl_years")
 
@@ -46,8 +48,9 @@ def judge(sweep: Context, selected: Selected, opened: Opened) -> Findings:
     holdout, told = None, opened.told
     if told is not None and opened.record is not None and opened.tape is not None:
         holdout = examiner.holdout(trial, opened.record, opened.tape)
-        told = told | holdout.told
-    evidence = reach_verdict(deflated, told, confidence=config.evidence.confidence).summary()
+        told = told | holdout.told | {"weight": _weight(holdout.series, deflated["timing"], examiner.year)}
+    scope = scope_of(config, sweep.prepared.bars.symbol)
+    evidence = reach_verdict(deflated, told, confidence=config.evidence.confidence, scope=scope).summary()
     reached = None if holdout is None else holdout.reached
     summary = {
         "evidence": evidence | headline(deflated) | deflated | {"ledger": selected.counts},
@@ -58,6 +61,26 @@ def judge(sweep: Context, selected: Selected, opened: Opened) -> Findings:
     }
     equity = equity_table([part.equity for part in (cv, holdout) if part is not None])
     return Findings(summary, equity, "interrupted" if opened.given_up else selected.state)
+
+
+def _weight(series: Series, timing: Mapping[str, Any], year: int) -> dict[str, Any]:
+    """What the holdout is worth, given the edge that cross-validation shows beyond luck."""
+    known = timing["sharpe"] is not None
+    edge = timing["sharpe"] - timing["expected_maximum_sharpe"] if known else None
+    return weigh_holdout(series.excess, series.timing, edge, sessions_per_year=year)
+
+
+def scope_of(config: SweepConfig, symbol: str) -> str:
+    """Return the costs and the market that a verdict speaks of: "fee 0.1% a side, TQQQ"."""
+    trading, costs = config.trading, [f"fee {100 * config.trading.fee_rate:g}% a side"]
+    if trading.half_spread_bps:
+        costs.append(f"half spread {trading.half_spread_bps:g} bp")
+    if trading.impact:
+        costs.append(f"impact {trading.impact:g}")
+    if config.data.path is not None:
+        return ", ".join([*costs, symbol])
+    planted = "with a planted edge" if config.data.synthetic.edge else "without an edge"
+    return ", ".join([*costs, f"synthetic market {planted}"])
 
 
 def _without_champion(selected: Selected) -> Findings:

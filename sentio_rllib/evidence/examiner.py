@@ -28,7 +28,7 @@ from sentio_rllib.validation.baselines import NO_STOP, run_baselines, table_poli
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record
 from sentio_rllib.validation.performance import describe, describe_baselines
 from sentio_rllib.validation.schemes import Range
-from sentio_rllib.validation.series import Series, combine, coverage, timing_returns
+from sentio_rllib.validation.series import Series, combine, coverage, returns_by_session, timing_returns
 from sentio_rllib.validation.stress import cost_stress, delayed
 
 
@@ -43,24 +43,28 @@ class Measured:
     reached
         What the targets' measures come to.
     hold
-        Buy-and-hold's session returns, float64[S].
+        Buy-and-hold's excess returns by session, float64[S].
     equity
         Columns ``part, session, champion, hold``, simple session returns.
+    series
+        Of the champion.
     """
 
     told: dict[str, Any]
     reached: dict[str, IntervalFigures]
     hold: Floats
     equity: pd.DataFrame
+    series: Series
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Bars that something is measured on."""
+    """Bars that something is measured on, and the market's mean session return elsewhere; None: from its own parts."""
 
     name: str
     tape: Tape
     blocks: Sequence[Range]
+    market: float | None = None
 
 
 class Examiner:
@@ -83,7 +87,7 @@ class Examiner:
     def series(self, outcome: Outcome) -> Series:
         """Return the session returns of a trial at its best evaluation."""
         settings = self._settings_of(outcome)
-        return combine(_records_of(outcome), self._hold_of(settings), settings.members, self.coverage)
+        return combine(_records_of(outcome), dict(enumerate(self._hold_of(settings))), settings.members, self.coverage)
 
     def deflate(
         self, outcomes: Sequence[Outcome], best: Outcome, series: Mapping[str, Series], hold: Floats, looks: Looks
@@ -92,7 +96,7 @@ class Examiner:
         aims, scored = self.config.evidence, [outcome for outcome in outcomes if outcome.trial_id in series]
         panel = Panel(
             tuple(outcome.trial_id for outcome in scored),
-            np.stack([series[outcome.trial_id].raw for outcome in scored], 1),
+            np.stack([series[outcome.trial_id].excess for outcome in scored], 1),
             np.stack([series[outcome.trial_id].timing for outcome in scored], 1),
             hold,
             tuple(outcome.env_steps for outcome in scored),
@@ -117,9 +121,10 @@ class Examiner:
     def holdout(self, best: Outcome, record: Record, tape: Tape) -> Measured:
         """Measure the champion on the holdout, from its record there on the whole `tape`."""
         settings, blocks = self._settings_of(best), self.prepared.splits.holdout_blocks
-        hold = self._walk_hold(tape, settings, [blocks])[0]
-        series = Series(record.session, record.session_returns, timing_returns(record, hold))
-        return self._measure(_Part("holdout", tape, blocks), settings.rules, series, [record], count=1)
+        hold, market = self._walk_hold(tape, settings, [blocks])[0], self._market_mean(settings)
+        timing = timing_returns(record, hold, market)
+        series = Series(record.session, record.session_returns, timing, record.cash_return)
+        return self._measure(_Part("holdout", tape, blocks, market), settings.rules, series, [record], count=1)
 
     def targets(self) -> Targets:
         """Return what is aimed at."""
@@ -144,8 +149,8 @@ class Examiner:
             decide = network_policy(network, reader, evaluator.bars() - late)
             return evaluator.evaluate(delayed(decide, late)).greedy
 
-        count = self.coverage * len({seed for seed, _ in settings.members})
-        found = cost_stress(evaluate, settings.rules, sessions_per_year=self.year, count=count)
+        shared = {"sessions_per_year": self.year, "count": self.coverage}
+        found = cost_stress(evaluate, settings.rules, settings.members, **shared)
         rows = [row._asdict() for row in found.rows]
         return {"measured_on": "cv", "rows": rows, "breakeven_fee": found.breakeven_fee, "note": found.note}
 
@@ -153,11 +158,19 @@ class Examiner:
         return trial_settings(self.config, self.prepared.splits, outcome.params)
 
     def _hold_of(self, settings: TrialSettings) -> tuple[Record, ...]:
-        """Buy-and-hold's record on each member's blocks, at the trial's pace and costs."""
+        """Buy-and-hold's record on each fold's blocks, at the trial's pace and costs."""
         if settings.rules not in self._holds:
             blocks = [fold.validation for fold in settings.folds]
             self._holds[settings.rules] = self._walk_hold(self.prepared.tape, settings, blocks)
-        return tuple(self._holds[settings.rules][fold] for _, fold in settings.members)
+        return self._holds[settings.rules]
+
+    def _market_mean(self, settings: TrialSettings) -> float:
+        """Buy-and-hold's mean excess return a bar over all folds."""
+        members = [(0, index) for index in range(len(settings.folds))]
+        hold = self._hold_of(settings)
+        _, returns = returns_by_session(hold, members, self.coverage)
+        bars = sum(record.bars for record in hold) / self.coverage
+        return float(returns.sum() - hold[0].cash_return * returns.size) / bars
 
     def _walk_hold(self, tape: Tape, settings: TrialSettings, blocks: Sequence[Sequence[Range]]) -> tuple[Record, ...]:
         rules = settings.rules.replace(masks="state", max_drawdown=NO_STOP)
@@ -169,13 +182,21 @@ class Examiner:
         self, part: _Part, rules: TradingRules, series: Series, records: Sequence[Record], *, count: int
     ) -> Measured:
         cash = self.config.trading.initial_cash
-        shared = {"sessions_per_year": self.year, "count": count}
-        metrics = describe(series.raw, series.timing, records, initial_cash=cash, **shared)
+        metrics = describe(
+            series.raw,
+            series.timing,
+            records,
+            sessions_per_year=self.year,
+            initial_cash=cash,
+            count=count,
+            cash=series.cash,
+        )
         baselines, hold = self._baselines(part, rules, records)
         aims = self.config.evidence
         reached = measure(
             series.raw,
             metrics,
+            cash=series.cash,
             sessions_per_year=self.year,
             level=aims.confidence,
             resamples=aims.resamples,
@@ -184,7 +205,7 @@ class Examiner:
         dates = self.prepared.bars.sessions.labels[series.session].astype(str)
         returns = {"champion": series.raw, "hold": hold.session_returns}
         equity = pd.DataFrame({"part": part.name, "session": dates, **returns})
-        return Measured({"metrics": metrics, "baselines": baselines}, reached, hold.session_returns, equity)
+        return Measured({"metrics": metrics, "baselines": baselines}, reached, hold.excess_returns, equity, series)
 
     def _baselines(self, part: _Part, rules: TradingRules, agent: Sequence[Record]) -> tuple[dict[str, Any], Record]:
         """Figures of all baselines, and buy-and-hold's record; none of them is stopped by a drawdown."""
@@ -197,7 +218,8 @@ class Examiner:
             seed=self.seed,
         )
         cash = self.config.trading.initial_cash
-        return describe_baselines(found, sessions_per_year=self.year, initial_cash=cash), found.hold
+        told = describe_baselines(found, sessions_per_year=self.year, initial_cash=cash, market=part.market)
+        return told, found.hold
 
     def _regime(self) -> NDArray[np.int8] | None:
         """The planted regimes, for the oracle; None where nothing is planted."""

@@ -82,7 +82,9 @@ def select(sweep: Context, searched: Searched) -> Selected:
     series = {outcome.trial_id: examiner.series(outcome) for outcome in outcomes if outcome.best}
     for outcome in outcomes:
         known = series.get(outcome.trial_id)
-        sweep.tally.close(outcome, (None, None) if known is None else (sharpe(known.raw, 1), sharpe(known.timing, 1)))
+        sweep.tally.close(
+            outcome, (None, None) if known is None else (sharpe(known.excess, 1), sharpe(known.timing, 1))
+        )
     looks, counts = sweep.tally.looks()
     deflated = None
     if best is not None:
@@ -92,7 +94,7 @@ def select(sweep: Context, searched: Searched) -> Selected:
     shut = "arms are compared, no champion is chosen" if config.search.arms else ""
     if not shut and state not in FINAL:
         shut = "the search is not over"
-    return Selected(state, deflated, bool(series), looks.own + looks.others, counts, examiner, shut)
+    return Selected(state, deflated, bool(series), looks.nominal, counts, examiner, shut)
 
 
 def state_of(config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, course: SearchCourse) -> str:

@@ -71,8 +71,9 @@ class Tally:
     def looks(self) -> tuple[Looks, dict[str, Any]]:
         """Return what was tried on these bars by all sweeps, and its counts for people."""
         trials = self.ledger.trials_on(self.development)
-        own = sum(trial.evaluations for trial in trials if trial.uid == self.uid)
-        evaluations = sum(trial.evaluations for trial in trials)
+        traded = [trial for trial in trials if trial.evaluations > 0]
+        own = [trial for trial in traded if trial.uid == self.uid]
+        evaluations = sum(trial.evaluations for trial in traded)
         counts = {
             "path": str(self.ledger.path),
             "sweeps": len({trial.uid for trial in trials}),
@@ -81,11 +82,13 @@ class Tally:
             "members": sum(trial.members for trial in trials),
             "pruned": sum(trial.state == "pruned" for trial in trials),
         }
-        told = [(trial.sharpe, trial.timing_sharpe) for trial in trials]
+        told = [(trial.sharpe, trial.timing_sharpe) for trial in traded]
         raw, timing = (
             np.array([pair[column] for pair in told if pair[column] is not None], dtype=np.float64) for column in (0, 1)
         )
-        return Looks(own, evaluations - own, raw, timing), counts
+        own_evaluations = sum(trial.evaluations for trial in own)
+        others = len({trial.uid for trial in traded} - {self.uid})
+        return Looks(len(own), own_evaluations, others, evaluations - own_evaluations, raw, timing), counts
 
     def open(self, key: str, *, reopen: bool) -> Opening:
         """Record that the holdout is opened for what `key` names; before anything is scored there."""

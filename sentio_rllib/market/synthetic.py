@@ -21,10 +21,11 @@ With an edge, the noise of each regime of each section has mean 0, gaps included
 open is +edge in bull and -edge in bear (up to edge / bars of the section where their number is odd), and the sum over
 every section is 0 up to floating point (1e-9). There is no gap before a boundary (``open[b] == close[b - 1]``), so
 the same holds from close to close: always-long earns nothing before costs. A position held over a part of a section
-does earn or lose.
+does earn or lose. Without ``recentre`` the noise keeps the mean it happens to have, so that what the edge earns is as
+uncertain as on a real market, and an oracle's Sharpe ratio is what the edge makes of it on average.
 
 With ``edge=0`` the simple returns of bodies and gaps are a martingale (each has the mean 0 given all before), nothing
-is re-centred, and the regimes remain as regimes of volatility.
+is re-centred, and the regimes remain as regimes of volatility. A `drift` is added to every bar of either market.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import MINUTE_NS, Sessions, _schedule_around, assign_sessions
 
 BULL, BEAR = 1, 0
-BUY, SELL = 1, 2
+
 
 BULL_VOLATILITY = 2.6e-4
 BEAR_VOLATILITY = 6.5e-4
@@ -158,6 +159,9 @@ def synthetic_market(
     seed: int = 0,
     edge: float = 2e-5,
     regime_bars: int = 780,
+    drift: float = 0.0,
+    volatility: float = 1.0,
+    recentre: bool = True,
     boundaries: Sequence[int] = (),
     start_price: float = 300.0,
     symbol: str = "SYN",
@@ -170,21 +174,19 @@ def synthetic_market(
 
     Parameters
     ----------
-    n_bars
-        Number of bars, >= 2; 440,000 are 4.5 years.
-    seed
-        Of all random numbers, >= 0. The same arguments give the same bars.
-    edge
-        Drift of a bar in log return, 0 <= edge <= 1e-3.
+    n_bars, seed
+        Number of bars, >= 2 (440,000 are 4.5 years), and what all random numbers come from, >= 0.
+    edge, drift
+        Log return of a bar, 0 .. 1e-3, by regime, and -1e-3 .. 1e-3, always.
     regime_bars
         Mean duration of a regime in bars, >= 1. A section shorter than two of them is split in two.
+    volatility, recentre
+        Multiple of QQQ's volatility, > 0; whether each regime's noise in each section has mean 0.
     boundaries
         Bar indices, 0 .. n_bars, at which sections meet: the edges of **all** training segments and blocks.
         Without them a fold may be one-sided, and always-long then looks like skill.
-    start_price
-        First open.
-    symbol, calendar, start
-        Name, exchange calendar and first date of the market, see :func:`session_grid`.
+    start_price, symbol, calendar, start
+        First open, name, exchange calendar and first date of the market, see :func:`session_grid`.
 
     Returns
     -------
@@ -199,88 +201,19 @@ def synthetic_market(
         Unknown calendar, or bars beyond the years that it knows.
     """
     _check_arguments(n_bars, seed, edge, regime_bars, start_price=start_price, boundaries=boundaries)
+    _check_law(drift, volatility)
     timestamp = session_grid(n_bars, calendar=calendar, start=start)
     sessions, _ = assign_sessions(timestamp, calendar)
     edges = np.unique(np.concatenate(([0, n_bars], np.asarray(boundaries, dtype=np.int64)))).astype(np.int64)
-    children = np.random.SeedSequence(int(seed)).spawn(3)
-    regime_rng, noise_rng, shape_rng = map(np.random.default_rng, children)
+    regime_rng, noise_rng, shape_rng = map(np.random.default_rng, np.random.SeedSequence(int(seed)).spawn(3))
     regime = _draw_regimes(edges, regime_bars, regime_rng)
-    noise = _draw_noise(timestamp, sessions, regime, noise_rng)
-    body, gap = _planted(noise, regime, edges, edge) if edge > 0 else _martingale(noise)
+    noise = _draw_noise(timestamp, sessions, regime, volatility, noise_rng)
+    planted = _planted(noise, regime, edges, edge) if edge > 0 and recentre else _as_found(noise, regime, edge)
+    body, gap = planted[0] + drift, planted[1]
     prices = _draw_prices(start_price, noise, body, gap, shape_rng)
     volume = _draw_volume(sessions, noise.volatility, body, shape_rng)
     bars = Bars(symbol=symbol, timestamp=timestamp, sessions=sessions, volume=volume, **prices)
     return SyntheticMarket(bars=bars, regime=regime, seed=int(seed), edge=float(edge))
-
-
-def oracle_actions(regime: NDArray[np.int8], bars: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the actions of the oracle: ``max_position`` in bull, flat in bear.
-
-    A decision at the close of bar t fills at the open of bar t+1, so it goes by ``regime[t + 1]``, which acts
-    from that open on. **This is the future**; the oracle is a measure, not a strategy.
-
-    Parameters
-    ----------
-    regime
-        int8[T], 1 bull, 0 bear.
-    bars
-        int64[...], the decision bars t, 0 <= t <= T - 2.
-
-    Returns
-    -------
-    NDArray
-        int64[...], 1 (Buy) in bull, 2 (Sell) in bear.
-
-    Raises
-    ------
-    IndexError
-        A bar after which no order can fill.
-    """
-    bars = np.asarray(bars)
-    if bars.dtype.kind not in "iu":
-        raise TypeError(f"bars must be an array of integers, not {bars.dtype}")
-    if bars.size and not 0 <= bars.min() <= bars.max() <= len(regime) - 2:
-        raise IndexError(f"decision bars {bars.min()} .. {bars.max()}, allowed 0 .. {len(regime) - 2}")
-    return np.where(regime[bars + 1] == BULL, BUY, SELL).astype(np.int64)
-
-
-def skill(agent: float, oracle: float, hold: float, exposure: float) -> float:
-    """Return the share of the oracle's timing that an agent reached, (agent - e hold) / (oracle - e hold).
-
-    Parameters
-    ----------
-    agent, oracle, hold
-        Net mean returns per bar, out of sample: of the agent, of the oracle with the same fills, fees,
-        interval and phase, and of always long.
-    exposure
-        The agent's mean position fraction e, 0 .. 1: what it would earn of `hold` without any timing.
-
-    Returns
-    -------
-    float
-        1 for the oracle, 0 for an agent without timing, below 0 for one whose costs exceed its gains.
-
-    Raises
-    ------
-    ConfigError
-        A value that is not finite, an exposure out of range, or an oracle that earns no more than the
-        exposure alone does.
-    """
-    values = {"agent": agent, "oracle": oracle, "hold": hold, "exposure": exposure}
-    mistakes = [
-        f"{name}: {value!r}, allowed finite numbers" for name, value in values.items() if not math.isfinite(value)
-    ]
-    if not mistakes and not 0 <= exposure <= 1:
-        mistakes.append(f"exposure: {exposure!r}, allowed 0 .. 1 (mean share of equity in the market)")
-    if mistakes:
-        raise ConfigError(*mistakes)
-    attainable = oracle - exposure * hold
-    if attainable <= 0:
-        raise ConfigError(
-            f"oracle: {oracle:.3g} a bar, allowed more than the {exposure * hold:.3g} of the exposure alone; "
-            "there is no skill to measure: plant a larger edge or longer regimes, or lower the fees"
-        )
-    return (agent - exposure * hold) / attainable
 
 
 def _check_arguments(
@@ -301,6 +234,13 @@ def _check_arguments(
             mistakes.append(f"boundaries: {wrong[0]!r}, allowed bar indices 0 .. {n_bars}")
     if mistakes:
         raise ConfigError(*mistakes)
+
+
+def _check_law(drift: float, volatility: float) -> None:
+    if not (abs(drift) <= MAX_EDGE and math.isfinite(volatility) and volatility > 0.0):
+        raise ConfigError(
+            f"drift: {drift!r}, volatility: {volatility!r}; allowed -{MAX_EDGE:g} .. {MAX_EDGE:g} a bar, and above 0"
+        )
 
 
 def _is_whole(value: object) -> bool:
@@ -326,12 +266,16 @@ def _section_regimes(length: int, regime_bars: int, rng: np.random.Generator) ->
 
 
 def _draw_noise(
-    timestamp: NDArray[np.int64], sessions: Sessions, regime: NDArray[np.int8], rng: np.random.Generator
+    timestamp: NDArray[np.int64],
+    sessions: Sessions,
+    regime: NDArray[np.int8],
+    scale: float,
+    rng: np.random.Generator,
 ) -> _Noise:
     """Shocks, each a normal of a random scale: given the scale s its compensator is s^2 / 2 exactly."""
     n = timestamp.size
     shock, spread = _student(n, rng)
-    level = np.where(regime == BULL, BULL_VOLATILITY, BEAR_VOLATILITY) * _cluster(shock, rng)
+    level = scale * np.where(regime == BULL, BULL_VOLATILITY, BEAR_VOLATILITY) * _cluster(shock, rng)
     volatility = level * _volatility_curve(_session_fraction(sessions))
     body_scale = volatility * spread
     gap_shock, gap_spread = _student(n, rng)
@@ -394,9 +338,12 @@ def _volatility_curve(fraction: NDArray[np.float64]) -> NDArray[np.float64]:
 _VOLATILITY_NORM = float(np.sqrt(np.mean(VOLATILITY_CURVE((np.arange(1440) + 0.5) / 1440) ** 2)))
 
 
-def _martingale(noise: _Noise) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Bodies and gaps float64[T] without any edge."""
-    return noise.body - noise.body_compensator, noise.gap - noise.gap_compensator
+def _as_found(noise: _Noise, regime: NDArray[np.int8], edge: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Bodies and gaps float64[T] whose noise is a martingale's, with ±edge a bar."""
+    body = noise.body - noise.body_compensator
+    if edge > 0:
+        body = body + edge * (2.0 * regime - 1.0)
+    return body, noise.gap - noise.gap_compensator
 
 
 def _planted(

@@ -29,6 +29,7 @@ class TapeTensors:
     close: torch.Tensor
     volatility: torch.Tensor
     dollar_volume: torch.Tensor
+    fillable: torch.Tensor
     features: torch.Tensor
     session: torch.Tensor
     minute: torch.Tensor
@@ -37,6 +38,8 @@ class TapeTensors:
     cuts: torch.Tensor
     warmup: int
     sessions_per_year: int
+    always_fillable: bool
+    session_bars: int
 
     @property
     def n(self) -> int:
@@ -63,6 +66,9 @@ class Tape:
         float64[T], RMS of the last 390 one-bar log returns known at t.
     dollar_volume
         float64[T], mean of close * volume over the last 390 bars known at t.
+    fillable
+        bool[T], whether an order finds somebody at the bar's open: it has volume, or no bar before it had any, as in
+        files that tell none.
     features
         float32[T, 14], columns as in :data:`sentio_rllib.market.features.MARKET_FEATURES`.
     session
@@ -86,6 +92,7 @@ class Tape:
     close: NDArray[np.float64]
     volatility: NDArray[np.float64]
     dollar_volume: NDArray[np.float64]
+    fillable: NDArray[np.bool_]
     features: NDArray[np.float32]
     session: NDArray[np.int32]
     minute: NDArray[np.int32]
@@ -118,6 +125,16 @@ class Tape:
                 digest.update(f"{field.name}={value}".encode())
         return digest.hexdigest()
 
+    @property
+    def always_fillable(self) -> bool:
+        """Whether every bar is fillable."""
+        return bool(self.fillable.all())
+
+    @property
+    def session_bars(self) -> int:
+        """Bars of a session, on average."""
+        return max(1, round(self.n / len(self.session_labels)))
+
     def cut(self, stop: int) -> Tape:
         """The tape of the bars before `stop`, equal to the one built from those bars alone.
 
@@ -136,8 +153,8 @@ class Tape:
         per_bar = {
             name: getattr(self, name)[:stop]
             for name in (
-                "timestamp", "open", "close", "volatility", "dollar_volume", "features", "session", "minute",
-                "minutes_left",
+                "timestamp", "open", "close", "volatility", "dollar_volume", "fillable", "features", "session",
+                "minute", "minutes_left",
             )
         }  # fmt: skip
         return replace(
@@ -184,6 +201,7 @@ def build_tape(bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY
         close=bars.close,
         volatility=volatility(bars.close),
         dollar_volume=trailing_dollar_volume(bars),
+        fillable=(bars.volume > 0.0) | (np.cumsum(bars.volume > 0.0) == 0),
         features=compute_market_features(bars, reference_volatility=reference_volatility),
         session=sessions.session,
         minute=sessions.minute,

@@ -13,12 +13,16 @@ from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.deciding import network_policy
 from sentio_rllib.ppo.settings import TrialSettings
+from sentio_rllib.statistics.metrics import cv_score
 from sentio_rllib.validation.evaluation import BlockEvaluator, Evaluation, score_members
 from sentio_rllib.validation.regimes import fit_regimes
 
 
 class Scores(NamedTuple):
-    """`cv_score` of the greedy policies, `rung_score` of the sampled ones, `fold_scores` [folds, seeds]."""
+    """`cv_score` of the greedy policies, `rung_score` of the sampled ones, `fold_scores` [folds, seeds].
+
+    `fold_scores`, of which `cv_score` is made, are means over the phases of the decision grid.
+    """
 
     cv_score: float
     rung_score: float
@@ -46,7 +50,13 @@ class Scorer:
         self.reader = TapeReader(tape.features.to(dtype), settings.policy)
         blocks = [settings.folds[fold].validation for _, fold in settings.members]
         self.evaluator = BlockEvaluator(
-            tape, settings.rules, blocks, settings.members, dtype=dtype, regimes=_regimes(tape, settings)
+            tape,
+            settings.rules,
+            blocks,
+            settings.members,
+            dtype=dtype,
+            regimes=_regimes(tape, settings),
+            phases=settings.phases,
         )
 
     def score(self, network: ActorCritic) -> Scores:
@@ -60,11 +70,13 @@ class Scorer:
         network.eval()
         evaluation = self.evaluator.evaluate(network_policy(network, self.reader, self.evaluator.bars()))
         shared = (self.settings.members, self.sessions_per_year, self.settings.fold_penalty)
-        cv_score, fold_scores = score_members(evaluation.greedy, *shared)
+        by_phase = [score_members(records, *shared)[1] for records in evaluation.phases]
+        fold_scores = np.mean(by_phase, axis=0)
+        found = cv_score(fold_scores, self.settings.fold_penalty)
         rung_score, _ = score_members(evaluation.sampled, *shared)
-        if not (np.isfinite(cv_score) and np.isfinite(rung_score)):
-            raise NonFiniteError(f"a score is not finite: cv_score {cv_score}, rung_score {rung_score}")
-        return Scores(cv_score, rung_score, fold_scores, evaluation)
+        if not (np.isfinite(found) and np.isfinite(rung_score)):
+            raise NonFiniteError(f"a score is not finite: cv_score {found}, rung_score {rung_score}")
+        return Scores(found, rung_score, fold_scores, evaluation)
 
 
 def _regimes(tape: TapeTensors, settings: TrialSettings) -> list[NDArray[np.int8]]:

@@ -62,6 +62,8 @@ class TrialSettings:
         Decisions of one member between two evaluations.
     fold_penalty
         Weight of the spread over folds in the score.
+    phases
+        Phases of the decision grid that a score is the mean of.
     grace_steps, patience, min_delta
         Convergence: see the `search` section of a configuration; `patience` 0 turns it off.
     """
@@ -75,6 +77,7 @@ class TrialSettings:
     env_steps: int = 500_000
     evaluate_every: int = 65_536
     fold_penalty: float = 0.5
+    phases: int = 1
     grace_steps: int = 131_072
     patience: int = 0
     min_delta: float = 0.0

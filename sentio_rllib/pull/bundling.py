@@ -254,5 +254,5 @@ def verify(experiment: Path, output: Path) -> tuple[str, float, float] | None:
     settings = refit_settings(config, prepared, metadata["params"])
     tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
     record = evaluate_ensemble(weights, settings, tape, prepared)
-    now = sharpe(record.session_returns, tape.sessions_per_year)
+    now = sharpe(record.excess_returns, tape.sessions_per_year)
     return "Sharpe ratio in the holdout", float(holdout["metrics"]["sharpe"]), now

@@ -125,6 +125,9 @@ def embedded_market(config: SweepConfig, splits: Splits) -> SyntheticMarket:
         seed=synthetic.seed,
         edge=synthetic.edge,
         regime_bars=synthetic.regime_bars,
+        drift=synthetic.drift,
+        volatility=synthetic.volatility,
+        recentre=synthetic.recentre,
         calendar=config.data.calendar,
         boundaries=splits.boundaries(),
     )
@@ -167,6 +170,7 @@ def trial_settings(config: SweepConfig, splits: Splits, params: Mapping[str, Any
         env_steps=search.env_steps,
         evaluate_every=search.evaluate_every,
         fold_penalty=resolved.validation.fold_penalty,
+        phases=min(resolved.validation.phases, resolved.trading.decision_interval),
         grace_steps=search.grace_steps,
         patience=search.patience,
         min_delta=search.min_delta,

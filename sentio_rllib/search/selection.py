@@ -143,7 +143,7 @@ def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row per trial x fold x seed, best trial first.
 
     A trial that was never scored has one row without fold and seed. Where records know the regimes, columns
-    ``regime_{k}_bars_share``, ``_return`` (sum of net simple returns), ``_trades`` and ``_drawdown_share`` say
+    ``regime_{k}_bars_share``, ``_return`` (sum of log returns), ``_trades`` and ``_drawdown_share`` say
     what fell into regime k, 0 being the calmest; they are missing values elsewhere. Of a gated head,
     ``gate_entropy``, ``gate_information`` (nats) and ``gate_largest_usage`` are those of the training bars before
     the best evaluation (:func:`sentio_rllib.policy.heads.gate_figures`); ``value_cvar`` is the mean of the

@@ -16,7 +16,9 @@ from sentio_rllib.statistics.inputs import Floats, check_returns
 
 
 def session_returns(bar_returns: Floats, session: NDArray[np.integer]) -> Floats:
-    """Sum the simple returns of bars by session.
+    """Compound the simple returns of bars by session: equity at its last mark over that at the last one before, less 1.
+
+    Sums would book the profit of a position that is rebalanced at every bar, which nobody made.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ def session_returns(bar_returns: Floats, session: NDArray[np.integer]) -> Floats
     Returns
     -------
     float64[..., S]
-        One sum for each of the S sessions present, in time order.
+        One return for each of the S sessions present, in time order.
     """
     check_returns("bar_returns", bar_returns)
     if not isinstance(session, np.ndarray) or session.dtype.kind not in "iu":
@@ -40,7 +42,7 @@ def session_returns(bar_returns: Floats, session: NDArray[np.integer]) -> Floats
         raise ValueError("session descends; bars must be in time order")
     if session.size == 0:
         return bar_returns.copy()
-    return np.asarray(np.add.reduceat(bar_returns, np.concatenate(([0], changes)), axis=-1))
+    return np.asarray(np.multiply.reduceat(1.0 + bar_returns, np.concatenate(([0], changes)), axis=-1) - 1.0)
 
 
 def equity_curve(returns: Floats, initial: float = 1.0) -> Floats:
@@ -142,42 +144,45 @@ def cvar(returns: Floats, tail: float = 0.05) -> float:
 
 
 def projected_return(returns: Floats, sessions: int = 21) -> float:
-    """Return what the mean of `returns` float64[S] compounds to in a month of `sessions`, usually 21 or 22.
+    """Return what `returns` float64[S] compound to in a month of `sessions`, usually 21 or 22, at their geometric mean.
 
     0.0039 a session, the target pace of 1e-5 per bar over 390 bars, is 8.5% in 21 sessions and 8.9% in 22.
-    0 without any session; a mean of -1 or below is a total loss, -1.
+    0 without any session; a return of -1 or below is a total loss, -1.
     """
     check_returns("returns", returns, rank=1)
     month = _positive("sessions", sessions)
-    mean = float(returns.mean()) if returns.size else 0.0
-    return math.expm1(month * math.log1p(mean)) if mean > -1.0 else -1.0
+    if returns.size == 0:
+        return 0.0
+    return math.expm1(month * float(np.log1p(returns).mean())) if returns.min() > -1.0 else -1.0
 
 
-def round_trips(equity: Floats, position: Floats) -> Floats:
+def round_trips(equity: Floats, over: Floats, after: NDArray[np.bool_]) -> Floats:
     """Return the net returns of all closed round trips: from flat to flat, costs inside.
 
     Parameters
     ----------
     equity
-        float64[T], marked at the closes, the first value being the start.
-    position
-        float64[T], what is held at the same moments, shares or fraction; exactly 0 when flat.
+        float64[T + 1], the start and the mark at each bar's close, after what was filled there.
+    over
+        float64[T], what is held over each bar, after what was filled at its open, shares or fraction; 0 when flat.
+    after
+        bool[T], whether any of it is left after the bar's close.
 
     Returns
     -------
     float64[R]
-        Equity at the first flat mark after a trip over equity at the last flat mark before it, minus 1. A
-        trip still open at the end is left out; one already open at the start counts from the first mark.
+        Equity at the first mark after a trip over equity at the last one before it, minus 1; a trip can begin and
+        end on one bar. One that is still open at the end is left out.
     """
     _check_equity(equity)
-    check_returns("position", position, rank=1)
-    if position.shape != equity.shape:
-        raise ValueError(f"position has shape {position.shape}, equity {equity.shape}")
-    held = np.concatenate(([False], position != 0.0))
-    opened = np.flatnonzero(held[1:] & ~held[:-1])
-    closed = np.flatnonzero(~held[1:] & held[:-1])
-    before = np.maximum(opened[: closed.size] - 1, 0)
-    return np.asarray(equity[closed] / equity[before] - 1.0)
+    check_returns("over", over, rank=1)
+    if not over.shape == after.shape == (equity.size - 1,):
+        raise ValueError(f"over has shape {over.shape}, after {after.shape}, needed {(equity.size - 1,)}")
+    before = np.concatenate(([False], after[:-1]))
+    held = over != 0.0
+    opened = np.flatnonzero(held & ~before)
+    closed = np.flatnonzero((before & ~held) | (held & ~after))
+    return np.asarray(equity[closed + 1] / equity[opened[: closed.size]] - 1.0)
 
 
 def cv_score(fold_scores: Floats, fold_penalty: float = 0.5) -> float:

@@ -18,7 +18,7 @@ from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.statistics import metrics
 from sentio_rllib.statistics.inputs import Floats, NotEnoughDataError, NoVarianceError, check_open, check_returns
 
-Statistic = Literal["sharpe", "mean_return", "max_drawdown"]
+Statistic = Literal["sharpe", "mean_return", "monthly_return", "max_drawdown"]
 
 MIN_BOOTSTRAP_PERIODS = 20
 """Fewest returns from which a block length and a resampled distribution are taken."""
@@ -113,7 +113,8 @@ def stationary_bootstrap_interval(
     returns
         float64[T >= 20].
     statistic
-        ``sharpe`` (per period, ddof 1), ``mean_return`` (per period), ``max_drawdown`` (0 .. 1, of the
+        ``sharpe`` (per period, ddof 1), ``mean_return`` (per period), ``monthly_return`` (what 21
+        periods compound to), ``max_drawdown`` (0 .. 1, of the
         compounded returns), or a function of float64[T].
     level
         Coverage, above 0 and below 1.
@@ -152,12 +153,13 @@ def stationary_bootstrap_interval(
 
 
 def _drawdown(returns: Floats) -> float:
-    return metrics.max_drawdown(metrics.equity_curve(np.maximum(returns, -1.0)))  # a session can sum to less
+    return metrics.max_drawdown(metrics.equity_curve(returns))
 
 
 _STATISTICS: dict[str, Callable[[Floats], float]] = {
     "sharpe": lambda returns: metrics.sharpe(returns, 1),
     "mean_return": lambda returns: float(returns.mean()),
+    "monthly_return": lambda returns: metrics.projected_return(returns, 21),
     "max_drawdown": _drawdown,
 }
 

@@ -36,6 +36,7 @@ __all__ = [
     "effective_trials",
     "expected_maximum_sharpe_ratio",
     "false_discovery_rate",
+    "least_supported_sharpe_ratio",
     "minimum_backtest_length",
     "minimum_track_record_length",
     "probabilistic_sharpe_ratio",
@@ -52,15 +53,16 @@ MIN_MOMENT_PERIODS = 4
 
 
 class SharpeMoments(NamedTuple):
-    """Sharpe ratio per period (ddof 1), skew, and kurtosis that is not excess, of one series of returns."""
+    """Sharpe ratio per period (ddof 1), skew, kurtosis that is not excess, and lag-1 autocorrelation of returns."""
 
     sharpe: float
     skew: float
     kurtosis: float
+    autocorrelation: float
 
 
 def sharpe_moments(returns: Floats) -> SharpeMoments:
-    """Return Sharpe ratio, skew and kurtosis of `returns` float64[T >= 4], per period.
+    """Return Sharpe ratio, skew, kurtosis and lag-1 autocorrelation of `returns` float64[T >= 4], per period.
 
     The Sharpe ratio has ddof 1, as :func:`~sentio_rllib.statistics.metrics.sharpe`; Bailey and Lopez de Prado
     leave it open, and ddof 0 is larger by sqrt(T / (T - 1)). Skew and kurtosis are those of the sample, without
@@ -76,13 +78,17 @@ def sharpe_moments(returns: Floats) -> SharpeMoments:
     centred = scaled - scaled.mean()
     sharpe = float(scaled.mean() / scaled.std(ddof=1))
     centred /= np.sqrt(np.mean(centred**2))
-    return SharpeMoments(sharpe, float(np.mean(centred**3)), float(np.mean(centred**4)))
+    autocorrelation = float(centred[1:] @ centred[:-1]) / returns.size
+    return SharpeMoments(sharpe, float(np.mean(centred**3)), float(np.mean(centred**4)), autocorrelation)
 
 
-def sharpe_standard_error(sharpe: float, periods: int, skew: float, kurtosis: float) -> float:
-    """Return the standard error of a Sharpe ratio per period, sqrt((1 - g3 SR + (g4 - 1)/4 SR^2) / T).
+def sharpe_standard_error(
+    sharpe: float, periods: int, skew: float, kurtosis: float, autocorrelation: float = 0.0
+) -> float:
+    """Return the standard error of a Sharpe ratio per period, sqrt((a - b g3 SR + c (g4 - 1)/4 SR^2) / T).
 
-    Lopez de Prado, Lipton and Zoonekynd (How to Use the Sharpe Ratio, 2025), independent returns.
+    With a = (1 + p) / (1 - p), b = (1 + p + p^2) / (1 - p^2), c = (1 + p^2) / (1 - p^2), all 1 for independent
+    returns (Lopez de Prado, Lipton and Zoonekynd, How to Use the Sharpe Ratio, 2025).
 
     Parameters
     ----------
@@ -92,13 +98,22 @@ def sharpe_standard_error(sharpe: float, periods: int, skew: float, kurtosis: fl
         T >= 2.
     skew, kurtosis
         g3 and g4 of the returns; g4 is not excess and at least 1 + g3^2, as of any distribution.
+    autocorrelation
+        p, of lag 1, of autoregressive returns; above -1 and below 1.
     """
     _check_periods("standard error of the Sharpe ratio", periods)
-    return math.sqrt(_variance_factor(sharpe, skew, kurtosis) / periods)
+    return math.sqrt(_variance_factor(sharpe, skew, kurtosis, autocorrelation) / periods)
 
 
 def probabilistic_sharpe_ratio(
-    sharpe: float, benchmark: float, periods: int, skew: float, kurtosis: float, *, under: Under = "estimate"
+    sharpe: float,
+    benchmark: float,
+    periods: int,
+    skew: float,
+    kurtosis: float,
+    *,
+    autocorrelation: float = 0.0,
+    under: Under = "estimate",
 ) -> float:
     """Return the probability that the true Sharpe ratio exceeds `benchmark` (PSR).
 
@@ -115,8 +130,8 @@ def probabilistic_sharpe_ratio(
         SR and SR*, per period both.
     periods
         T >= 2.
-    skew, kurtosis
-        g3 and g4 of the returns, as in :func:`sharpe_standard_error`.
+    skew, kurtosis, autocorrelation
+        g3, g4 and p of the returns, as in :func:`sharpe_standard_error`.
 
     Raises
     ------
@@ -128,7 +143,8 @@ def probabilistic_sharpe_ratio(
     _check_periods("probabilistic Sharpe ratio", periods)
     check_finite(sharpe=sharpe, benchmark=benchmark)
     at, count = (sharpe, periods - 1) if _under(under) == "estimate" else (benchmark, periods)
-    return float(ndtr((sharpe - benchmark) * math.sqrt(count / _variance_factor(at, skew, kurtosis))))
+    factor = _variance_factor(at, skew, kurtosis, autocorrelation)
+    return float(ndtr((sharpe - benchmark) * math.sqrt(count / factor)))
 
 
 def expected_maximum_sharpe_ratio(trials: float, variance: float) -> float:
@@ -165,6 +181,7 @@ def deflated_sharpe_ratio(
     *,
     trials: float,
     variance: float,
+    autocorrelation: float = 0.0,
     under: Under = "estimate",
 ) -> float:
     """Return the probability that the true Sharpe ratio is above what luck alone gives the best of `trials`.
@@ -174,7 +191,31 @@ def deflated_sharpe_ratio(
     included, and `variance` is theirs, per period: leaving any out looks ahead.
     """
     benchmark = expected_maximum_sharpe_ratio(trials, variance)
-    return probabilistic_sharpe_ratio(sharpe, benchmark, periods, skew, kurtosis, under=under)
+    return probabilistic_sharpe_ratio(
+        sharpe, benchmark, periods, skew, kurtosis, autocorrelation=autocorrelation, under=under
+    )
+
+
+def least_supported_sharpe_ratio(trials: float, periods: int, *, confidence: float = 0.95) -> float:
+    """Return the Sharpe ratio per period from which the deflated one reaches `confidence`.
+
+    Of independent normal returns, with the variance 1 / T that they have without any edge, so that it can be told
+    before anything is measured: s with (s - SR*) / sqrt((1 + SR*^2 / 2) / T) = Phi^-1(confidence), SR* of
+    :func:`expected_maximum_sharpe_ratio`.
+
+    Parameters
+    ----------
+    trials
+        N >= 1 independent trials.
+    periods
+        T >= 2.
+    confidence
+        Above 0.5 and below 1.
+    """
+    _check_periods("least supported Sharpe ratio", periods)
+    check_open("confidence", confidence, low=0.5)
+    luck = expected_maximum_sharpe_ratio(trials, 1.0 / periods)
+    return luck + float(ndtri(confidence)) * sharpe_standard_error(luck, periods, 0.0, 3.0)
 
 
 def minimum_track_record_length(
@@ -184,6 +225,7 @@ def minimum_track_record_length(
     kurtosis: float,
     *,
     confidence: float = 0.95,
+    autocorrelation: float = 0.0,
     under: Under = "estimate",
 ) -> float:
     """Return the periods from which the probabilistic Sharpe ratio reaches `confidence` (MinTRL).
@@ -193,7 +235,7 @@ def minimum_track_record_length(
 
     Parameters
     ----------
-    sharpe, benchmark, skew, kurtosis, under
+    sharpe, benchmark, skew, kurtosis, autocorrelation, under
         As there, per period.
     confidence
         Above 0.5 and below 1.
@@ -206,7 +248,7 @@ def minimum_track_record_length(
     check_finite(sharpe=sharpe, benchmark=benchmark)
     check_open("confidence", confidence, low=0.5)
     at, extra = (sharpe, 1.0) if _under(under) == "estimate" else (benchmark, 0.0)
-    factor = _variance_factor(at, skew, kurtosis)
+    factor = _variance_factor(at, skew, kurtosis, autocorrelation)
     if sharpe <= benchmark:
         return math.inf
     errors = float(ndtri(confidence)) / (sharpe - benchmark)
@@ -273,13 +315,16 @@ def false_discovery_rate(prior: float, significance: float, beta: float) -> floa
     return 1.0 / (1.0 + (1.0 - beta) * prior / (significance * (1.0 - prior)))
 
 
-def _variance_factor(sharpe: float, skew: float, kurtosis: float) -> float:
-    """T times the variance of a Sharpe ratio, 1 - g3 SR + (g4 - 1)/4 SR^2."""
+def _variance_factor(sharpe: float, skew: float, kurtosis: float, autocorrelation: float = 0.0) -> float:
+    """T times the variance of a Sharpe ratio, see :func:`sharpe_standard_error`."""
     check_finite(sharpe=sharpe, skew=skew, kurtosis=kurtosis)
+    check_open("autocorrelation", autocorrelation, low=-1.0)
     least = 1.0 + skew**2
     if kurtosis < least * (1.0 - 1e-9):
         raise ValueError(f"kurtosis is {kurtosis}, allowed 1 + skew^2 = {least:g} or more; give it not as excess")
-    factor = 1.0 - skew * sharpe + (kurtosis - 1.0) / 4.0 * sharpe**2
+    rho = autocorrelation
+    a, b, c = (1.0 + rho) / (1.0 - rho), (1.0 + rho + rho**2) / (1.0 - rho**2), (1.0 + rho**2) / (1.0 - rho**2)
+    factor = a - b * skew * sharpe + c * (kurtosis - 1.0) / 4.0 * sharpe**2
     if factor <= 1e-12:
         raise NoVarianceError(
             f"Sharpe ratio {sharpe:g} with skew {skew:g} and kurtosis {kurtosis:g}: its variance is 0, needed "

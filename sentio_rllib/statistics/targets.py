@@ -36,6 +36,7 @@ def measure(
     returns: Floats,
     metrics: Mapping[str, Any],
     *,
+    cash: float = 0.0,
     sessions_per_year: int,
     level: float,
     resamples: int,
@@ -49,6 +50,8 @@ def measure(
         float64[S], net session returns.
     metrics
         Of :func:`~sentio_rllib.validation.performance.describe`, of the same returns.
+    cash
+        What idle cash earns in a session, which the Sharpe ratio is beyond.
     sessions_per_year
         Annualises.
     level, resamples, seed
@@ -59,12 +62,10 @@ def measure(
     def interval(statistic: Statistic) -> IntervalFigures:
         return return_interval(returns, statistic, level=level, resamples=resamples, seed=seed % 2**32)
 
-    sharpe, mean = interval("sharpe"), interval("mean_return")
+    sharpe = return_interval(returns - cash, "sharpe", level=level, resamples=resamples, seed=seed % 2**32)
     wins = round((metrics["win_rate"] or 0.0) * metrics["trips"])
     found = {
-        "monthly_return": {
-            key: None if value is None else projected_return(np.array([value]), 21) for key, value in mean.items()
-        },
+        "monthly_return": interval("monthly_return"),
         "sharpe": {key: None if value is None else value * annual for key, value in sharpe.items()},
         "max_drawdown": interval("max_drawdown"),
         "win_rate": win_rate_interval(wins, round(metrics["trips"]), level),

@@ -24,6 +24,8 @@ class Lookups(NamedTuple):
         float64[T + ..., I], closes of t+1 .. t+I, a view.
     volatility, dollar_volume
         float64[T + ...], trailing values known at the close of t; dollar volume at least 1.
+    fillable
+        bool[T + ...] or None, whether an order is filled at the open of t+1; None: everywhere.
     buy_window
         bool[T] or None, see :func:`sentio_rllib.trading.masks.buy_window`.
     session_end
@@ -41,6 +43,7 @@ class Lookups(NamedTuple):
     closes_ahead: torch.Tensor
     volatility: torch.Tensor
     dollar_volume: torch.Tensor
+    fillable: torch.Tensor | None
     buy_window: torch.Tensor | None
     session_end: torch.Tensor
     session_column: torch.Tensor
@@ -77,6 +80,7 @@ def build_lookups(tape: TapeTensors, rules: TradingRules, n: int) -> Lookups:
         closes_ahead=close[1:].unfold(0, interval, 1),
         volatility=padded(tape.volatility),
         dollar_volume=padded(tape.dollar_volume).clamp_(min=1.0),
+        fillable=None if tape.always_fillable or rules.fill_without_volume else padded(tape.fillable)[1:] > 0.0,
         buy_window=buy_window(rules, tape.volatility, tape.minute, tape.minutes_left),
         session_end=(next_last - index - 1).clamp(0, interval),
         session_column=(last_before - index + 1).clamp(min=0) * n,

@@ -24,6 +24,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "decision_interval": (1, 1440, "[]"),
     "episode_length": (1, 10_000_000, "[]"),
     "initial_cash": (0.0, 1e15, "(]"),
+    "cash_rate": (0.0, 1.0, "[]"),
     "risk_volatility": (0.0, 1e6, "(]"),
     "reference_volatility": (0.0, 1.0, "(]"),
     "risk_first_minutes": (0, 1440, "[]"),
@@ -66,8 +67,13 @@ class TradingRules:
         Bars from one decision to the next.
     episode_length
         Bars of a training episode; also the window of the portfolio features.
+    fill_without_volume
+        Whether an order is filled at the open of a bar in which nothing was traded; else it is cancelled. Forced exits
+        are filled all the same, and so is everything before the first bar with volume: files may tell none.
     initial_cash
         Cash in dollars at the start of an episode.
+    cash_rate
+        Interest a year on what is not invested, compounded by bars; Sharpe ratios are in excess of it.
     masks
         ``none``: all actions are shown as valid; ``state``: what the account cannot do is masked;
         ``risk``: new risk is masked as well where a risk layer forbids it.
@@ -99,7 +105,9 @@ class TradingRules:
     max_drawdown: float = 0.20
     decision_interval: int = 15
     episode_length: int = 1000
+    fill_without_volume: bool = False
     initial_cash: float = 100_000.0
+    cash_rate: float = 0.0
     masks: MaskKind = "state"
     risk_volatility: float = 3.0
     reference_volatility: float = 5e-4
@@ -111,8 +119,11 @@ class TradingRules:
         lines = [line for name in _RANGES for line in self._range_mistakes(name)]
         if self.masks not in get_args(MaskKind):
             lines.append(f"trading.masks: {self.masks!r} is unknown; choose one of none, state, risk")
-        if not isinstance(self.flat_by_close, bool):
-            lines.append(f"trading.flat_by_close: {self.flat_by_close!r} is not a truth value; use true or false")
+        lines += [
+            f"trading.{name}: {getattr(self, name)!r} is not a truth value; use true or false"
+            for name in ("flat_by_close", "fill_without_volume")
+            if not isinstance(getattr(self, name), bool)
+        ]
         lines = lines or self._contradictions()
         if lines:
             raise ConfigError(*lines)
@@ -145,6 +156,10 @@ class TradingRules:
                 f"least {self.decision_interval} or lower trading.decision_interval"
             )
         return lines
+
+    def cash_return(self, sessions_per_year: int) -> float:
+        """Return what idle cash earns in a session."""
+        return math.expm1(math.log1p(self.cash_rate) / sessions_per_year)
 
     def replace(self, **changes: Any) -> TradingRules:
         """Return these rules with `changes`, validated again.

@@ -9,7 +9,7 @@ Python. Inside a step, bars run along the first dimension, ``[I, n]``, so that r
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 from torch.nn.functional import threshold
@@ -19,6 +19,7 @@ from sentio_rllib.trading.lookups import build_lookups
 from sentio_rllib.trading.masks import action_mask, executable_actions
 from sentio_rllib.trading.portfolio import portfolio_features
 from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.trading.steps import Fill, Holdings, Observation, StepResult, Walk
 
 if TYPE_CHECKING:
     from sentio_rllib.market.tape import TapeTensors
@@ -34,73 +35,6 @@ _STATE = (
     *("bar", "cash", "shares", "equity", "peak", "entry", "last_fill", "trades", "session_equity"),
     *("last_decision", "interval_peaks"),
 )
-
-
-class Observation(NamedTuple):
-    """What is known at a decision: ``bar`` int64[n], ``portfolio`` float32[n, 6], ``mask`` bool[n, 3]."""
-
-    bar: torch.Tensor
-    portfolio: torch.Tensor
-    mask: torch.Tensor
-
-
-class StepResult(NamedTuple):
-    """What one step brought.
-
-    Attributes
-    ----------
-    reward
-        float32[n], `log_return` / (``target_return_per_bar * decision_interval``): 1.0 is the target pace.
-    log_return
-        float64[n], log of equity after over equity before.
-    terminated
-        bool[n], the drawdown stop was hit; the row is flat.
-    truncated
-        bool[n], the row's range or its horizon leaves no room for another decision; may coincide with
-        `terminated`, which then wins: there is nothing to bootstrap.
-    equity_path
-        float64[n, I], equity marked at the closes t+1 .. t+I, after what was filled at that close. Where the
-        stop was hit at the last of them, the last entry is the cash after the liquidation at the open of
-        t+I+1, so that the path always ends at the equity that `log_return` speaks of.
-    traded
-        bool[n], there was a fill, forced ones included.
-    invalid
-        bool[n], the action could not be executed and became a Hold.
-    fee
-        float64[n], dollars: ``fee_rate * turnover``.
-    turnover
-        float64[n], dollars traded at fill prices, both ways.
-    """
-
-    reward: torch.Tensor
-    log_return: torch.Tensor
-    terminated: torch.Tensor
-    truncated: torch.Tensor
-    equity_path: torch.Tensor
-    traded: torch.Tensor
-    invalid: torch.Tensor
-    fee: torch.Tensor
-    turnover: torch.Tensor
-
-
-class _Fill(NamedTuple):
-    """The order at the open of t+1: account afterwards, dollars traded, whether there was a fill."""
-
-    cash: torch.Tensor
-    shares: torch.Tensor
-    notional: torch.Tensor
-    filled: torch.Tensor
-
-
-class _Walk(NamedTuple):
-    """The bars t+1 .. t+I: marks, account afterwards, dollars sold by force and, of these, at a close."""
-
-    path: torch.Tensor
-    cash: torch.Tensor
-    shares: torch.Tensor
-    terminated: torch.Tensor
-    sold: torch.Tensor
-    sold_at_close: torch.Tensor | None
 
 
 class Simulator:
@@ -147,6 +81,7 @@ class Simulator:
         self._decay = 0.5 ** (1.0 / TRADE_HALF_LIFE_BARS)
         self._last_bar = bars - 1
         self._tape = build_lookups(tape, rules, n)
+        self._growth = (1.0 + rules.cash_return(tape.sessions_per_year)) ** (1.0 / tape.session_bars)
         self._prepare_tables()
         self._start_flat()
 
@@ -164,6 +99,7 @@ class Simulator:
         self._steps_after_stop = self._steps.clone()
         self._steps_after_stop[-1] = interval  # a stop at the last close is executed within this step
         self._rows = torch.arange(self.n, device=device)
+        self._interest = None if self._growth == 1.0 else self._growth ** (self._steps + 1).double()
 
     def _start_flat(self) -> None:
         """Build the state of n flat accounts; the bar is set by reset."""
@@ -176,6 +112,8 @@ class Simulator:
         self.interval_peaks = cash.repeat(slots, 1)  # ring: the highest mark of each of the last intervals
         self._slot = 0
         self._seen: Observation | None = None
+        never = torch.full((self.n,), self.interval, dtype=torch.int32, device=self.device)
+        self._way = (torch.zeros_like(cash), never, never)  # shares, mark of the stop, bar of the sale at a close
 
     def reset(self, rows: torch.Tensor, start: torch.Tensor, stop: torch.Tensor) -> None:
         """Start the chosen rows flat, at a decision.
@@ -249,9 +187,10 @@ class Simulator:
         self.observe()
         wanted = self._direction.index_select(0, action)
         side = torch.clamp(wanted, self._lowest, self._highest)
-        fill = self._fill(side, self._ceiling.index_select(0, action))
+        order = side if self._tape.fillable is None else side * self._tape.fillable.index_select(0, self.bar)
+        fill = self._fill(order, self._ceiling.index_select(0, action))
         close_at = self._tape.session_end.index_select(0, self.bar) if self.rules.flat_by_close else None
-        walk = self._walk(fill.cash, fill.shares, close_at)
+        walk = self._walk(fill.cash, fill.shares, close_at, self._interest)
         before = self.equity
         self._remember(fill, walk, close_at)
         ended = self.bar > self.last_decision
@@ -293,7 +232,7 @@ class Simulator:
         gap = (fraction * equity).sub_(value).mul_(side).clamp_(min=0.0)
         return value, equity, fraction, gap
 
-    def _fill(self, side: torch.Tensor, ceiling: torch.Tensor) -> _Fill:
+    def _fill(self, side: torch.Tensor, ceiling: torch.Tensor) -> Fill:
         """Fill the orders (`side` +1 buy, -1 sell, 0 none) at the open of t+1.
 
         Shares are set at the fill price from equity marked there, with the fee inside: after it the position
@@ -323,24 +262,35 @@ class Simulator:
         equity = torch.sub(equity, notional, alpha=rules.fee_rate)
         position = fraction * equity
         cash = torch.where(filled, equity - position, self.cash)
-        return _Fill(cash, torch.where(filled, position / price, self.shares), notional, filled)
+        return Fill(cash, torch.where(filled, position / price, self.shares), notional, filled)
 
-    def _walk(self, cash: torch.Tensor, shares: torch.Tensor, close_at: torch.Tensor | None) -> _Walk:
+    def _walk(
+        self,
+        cash: torch.Tensor,
+        shares: torch.Tensor,
+        close_at: torch.Tensor | None,
+        interest: torch.Tensor | None = None,
+    ) -> Walk:
         """Mark the closes t+1 .. t+I in order and execute what is forced.
 
         `close_at` int64[n]: the position is liquidated at the close of bar t+1+close_at (I: not here).
-        At a mark `max_drawdown` below the peak it is liquidated at the open of the bar after.
+        At a mark `max_drawdown` below the peak it is liquidated at the open of the bar after. `interest` float64[I, n]
+        or [I, 1]: what a dollar at t has become at each mark; None: nothing is paid. Proceeds on the way count as the
+        cash at t that becomes them.
         """
         bar, tape, at_close = self.bar, self._tape, None
-        path = torch.addcmul(cash, shares, tape.closes_ahead.index_select(0, bar).t().contiguous())
+        path = torch.addcmul(
+            self._grown(cash, interest), shares, tape.closes_ahead.index_select(0, bar).t().contiguous()
+        )
         if close_at is not None:
             at_close = self._sale(shares, tape.close_1, bar + close_at, bar + close_at)
-            cash_closed = torch.add(cash, at_close, alpha=self._keep_after_fee)
-            path = torch.where(self._steps >= close_at, cash_closed, path)
+            cash_closed = torch.add(cash, self._at_start(at_close, close_at), alpha=self._keep_after_fee)
+            path = torch.where(self._steps >= close_at, self._grown(cash_closed, interest), path)
         peaks = torch.maximum(path.cummax(0).values, self.peak)
         breach = path <= peaks.mul_(1.0 - self.rules.max_drawdown)
         stop_at = torch.where(breach, self._steps, self._never).amin(0)
         terminated = stop_at < self.interval
+        self._way = (shares, stop_at, self._never if close_at is None else close_at)
         held, held_cash = shares, cash
         if close_at is not None and at_close is not None:
             stopped_before, closes_later = stop_at < close_at, close_at >= self.interval
@@ -351,15 +301,24 @@ class Simulator:
             shares = torch.where(closes_later, shares, self._zero)
         stop_bar = bar + stop_at
         sold = self._sale(held, tape.open_2, stop_bar, stop_bar + 1).mul_(terminated)
-        cash_stopped = torch.add(held_cash, sold, alpha=self._keep_after_fee)
-        return _Walk(
-            path=torch.where(self._steps_after_stop > stop_at, cash_stopped, path),
-            cash=torch.where(terminated, cash_stopped, cash),
+        cash_stopped = torch.add(held_cash, self._at_start(sold, stop_at), alpha=self._keep_after_fee)
+        cash = torch.where(terminated, cash_stopped, cash)
+        return Walk(
+            path=torch.where(self._steps_after_stop > stop_at, self._grown(cash_stopped, interest), path),
+            cash=cash if interest is None else cash * interest[-1],
             shares=shares.masked_fill(terminated, 0.0),
             terminated=terminated,
             sold=sold if at_close is None else sold + at_close,
             sold_at_close=at_close,
         )
+
+    def _at_start(self, proceeds: torch.Tensor, mark: torch.Tensor) -> torch.Tensor:
+        """Dollars at t that with interest become `proceeds` at a mark, counted from 0."""
+        return proceeds if self._growth == 1.0 else proceeds * self._growth ** -(mark + 1).double()
+
+    @staticmethod
+    def _grown(cash: torch.Tensor, interest: torch.Tensor | None) -> torch.Tensor:
+        return cash if interest is None else cash * interest
 
     def _sale(
         self, shares: torch.Tensor, prices: torch.Tensor, index: torch.Tensor, known_at: torch.Tensor
@@ -370,7 +329,7 @@ class Simulator:
             return value
         return value * (1.0 - self._slippage(value, known_at))
 
-    def _remember(self, fill: _Fill, walk: _Walk, close_at: torch.Tensor | None) -> None:
+    def _remember(self, fill: Fill, walk: Walk, close_at: torch.Tensor | None) -> None:
         """Move the state of every row to its next decision.
 
         The sale of a drawdown stop ends the episode, so it is not entered into the last fill and the trades.
@@ -417,9 +376,12 @@ class Simulator:
             the last of them and all after it hold the equity after the liquidation.
         """
         close_at = torch.where(rows, bar - self.bar - 1, -1)
+        interest = None
+        if self._interest is not None:
+            interest = self._growth ** torch.minimum(self._steps, close_at).add(1).double()
         if self.rules.flat_by_close:
             close_at = torch.minimum(close_at, self._tape.session_end.index_select(0, self.bar))
-        walk = self._walk(self.cash, self.shares, close_at)
+        walk = self._walk(self.cash, self.shares, close_at, interest)
         path = torch.where(rows, walk.path, self.equity)
         sold = walk.sold * rows
         before = self.equity
@@ -430,6 +392,14 @@ class Simulator:
         self._seen = None
         flags = {"terminated": walk.terminated & rows, "truncated": rows.clone()}
         return self._result(before, path, sold, **flags, invalid=torch.zeros_like(rows))
+
+    def holdings(self) -> Holdings:
+        """Return what was held on the bars of the last step or liquidation; of a liquidation, up to its last bar."""
+        shares, stop_at, close_at = self._way
+        over = (self._steps <= torch.minimum(stop_at, close_at)) & (shares > 0.0)
+        # a stop at the last mark is executed within the same step
+        after = over & (self._steps < close_at) & (self._steps_after_stop <= stop_at)
+        return Holdings(torch.where(over, shares, self._zero).t(), after.t())
 
     def get_state(self) -> dict[str, torch.Tensor]:
         """Return copies of everything that the next steps depend on, the tape and the rules aside."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sentio_rllib.statistics.deflation import count_looks
 from sentio_rllib.statistics.inputs import Floats, NotEnoughDataError, NoVarianceError
 from sentio_rllib.statistics.metrics import projected_return, sharpe
 from sentio_rllib.statistics.significance import (
@@ -132,11 +133,11 @@ def examine_run(
         Probability from which timing counts as shown, `evidence.confidence`.
     """
     sessions, tried = series.raw.size, max(evaluations, 1)
-    luck = expected_maximum_sharpe_ratio(tried, 1.0 / sessions)
+    luck = expected_maximum_sharpe_ratio(count_looks(1.0, tried, 0), 1.0 / sessions)
     return Finding(
         trades=trades,
         trips=trips,
-        sharpe=sharpe(series.raw, sessions_per_year),
+        sharpe=sharpe(series.excess, sessions_per_year),
         timing_sharpe=sharpe(series.timing, sessions_per_year),
         luck=luck * math.sqrt(sessions_per_year),
         probability=_probability(series.timing, luck),
@@ -149,7 +150,8 @@ def examine_run(
 def _probability(timing: Floats, luck: float) -> float | None:
     try:
         moments = sharpe_moments(timing)
-        return probabilistic_sharpe_ratio(moments.sharpe, luck, timing.size, moments.skew, moments.kurtosis)
+        shape = (moments.skew, moments.kurtosis)
+        return probabilistic_sharpe_ratio(moments.sharpe, luck, timing.size, *shape, under="null")
     except (NotEnoughDataError, NoVarianceError):
         return None
 

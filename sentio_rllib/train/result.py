@@ -131,7 +131,8 @@ class Judge:
         year = self.subject.prepared.tape.sessions_per_year
         records = [record_of(values) for values in best["records"]]
         cash = config.trading.initial_cash
-        metrics = describe(series.raw, series.timing, records, sessions_per_year=year, initial_cash=cash, count=1)
+        shared = {"sessions_per_year": year, "count": 1}
+        metrics = describe(series.raw, series.timing, records, initial_cash=cash, cash=series.cash, **shared)
         return Result(
             reason=reason,
             told=told_reason(reason, self.subject, course),

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.market.synthetic import oracle_actions
+from sentio_rllib.market.oracle import oracle_actions
 from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.seeding import stream
 from sentio_rllib.statistics.inputs import Floats, check_returns
@@ -146,9 +146,8 @@ def switching(agent: Sequence[Record], rules: TradingRules, *, decisions: int, s
 
     Flat at the start of a stretch, a two-state Markov chain enters at once with its stationary probability w of
     being long, so that it is stationary from then on; what it holds at the end is liquidated. With D decisions,
-    S stretches and a position of L = ``max_position``, exposure is ``w L (D - S) / D``, and there are
-    ``2 w S + 2 f (D - S)`` trades, f being the flow ``(1 - w) buy = w sell`` per later decision. Both are
-    solved for w and f.
+    S stretches and a position of L = ``max_position``, exposure is ``w L``, and there are ``2 w S + 2 f (D - S)``
+    trades, f being the flow ``(1 - w) buy = w sell`` per later decision. Both are solved for w and f.
 
     What no such chain can do is clipped: an exposure above the limit (a position grows with its price) is always
     long, and a probability above 1 is 1, which leaves fewer trades than the agent's. Drifts of the position, Buys
@@ -170,11 +169,11 @@ def switching(agent: Sequence[Record], rules: TradingRules, *, decisions: int, s
     made = sum(record.decisions for record in agent)
     size = min(1.0, rules.position_step / rules.max_position)
     trades = size * sum(record.trades for record in agent) / made * decisions
-    held = sum(record.exposure * record.decisions for record in agent) / made * decisions / rules.max_position
+    bars = sum(record.bars for record in agent)
+    long = min(1.0, sum(record.exposure * record.bars for record in agent) / bars / rules.max_position)
     later = decisions - stretches
-    if later == 0:  # nothing is held at any decision, so the trades alone tell
+    if later == 0:
         return Switching(min(1.0, trades / (2.0 * stretches)), 0.0, 0.0)
-    long = min(1.0, held / later)
     flow = max(0.0, (trades - 2.0 * long * stretches) / (2.0 * later))
     buy = min(1.0, flow / (1.0 - long)) if long < 1.0 else 1.0
     sell = min(1.0, flow / long) if long > 0.0 else 1.0

@@ -6,6 +6,7 @@ liquidation at the block's last close. After a drawdown stop a row stays flat to
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -22,8 +23,8 @@ from sentio_rllib.statistics.metrics import (
     longest_drawdown,
     max_drawdown,
     round_trips,
+    session_returns,
     sharpe,
-    total_return,
 )
 from sentio_rllib.trading.simulator import Simulator, StepResult, TradingRules
 from sentio_rllib.validation.regimes import attribute
@@ -40,37 +41,51 @@ class Record:
     Attributes
     ----------
     session_returns
-        float64[S], net simple returns of the bars summed by session.
+        float64[S], net: equity at the session's last mark over equity at the last mark before it, less 1. What blocks
+        divide of a session multiplies.
     session
         int64[S], ordinals of the sessions on the tape.
+    cash_return
+        What idle cash earns in a session; Sharpe ratios and timing are of returns beyond it.
+    session_exposure
+        float64[S], mean share of equity held over the session's bars: shares over a bar at the close before it, so a
+        little above 1 where much was bought below it. What is held over a bar is known before the bar.
+    session_bars
+        float64[S], bars of each session in the blocks.
     bars, decisions, trades, drawdown_stops
         Counts.
     exposure
-        Mean position fraction at the decisions, 0 .. 1.
+        Mean share of equity held over a bar.
+    opening_exposure
+        The same over the first bar, which the first decision alone has made.
     mean_return
-        Net simple return per bar.
+        Net return per bar, compounded: the geometric mean.
     turnover_usd, fees_usd
         Sums over all blocks, each block starting with ``initial_cash``.
     trips, winning_trips
-        Closed round trips, from flat to flat as seen at the decisions, and those with a positive net result.
+        Closed round trips, from flat to flat, and those with a positive net result.
     max_drawdown
         Greatest fall from a peak, 0 .. 1, marked at every close, the blocks' equity chained.
     longest_drawdown
         Most consecutive bars below a peak, likewise.
-    total_return
-        Of the blocks' equity chained, bar by bar; None in records of before it was kept.
+    cuts_held, cuts_return
+        How often something was held over a cut of the tape, and the net return of all bars that opened behind one so,
+        compounded.
     regime_bars, regime_return, regime_trades, regime_drawdown
-        float64[R], as in :class:`~sentio_rllib.validation.regimes.Attribution`: bar returns (count), their
-        sum, trades and share of the maximum drawdown of the chained blocks by regime; empty without labels.
+        float64[R], as in :class:`~sentio_rllib.validation.regimes.Attribution`: bar returns (count), the sum of their
+        logarithms, trades and share of the maximum drawdown of the chained blocks by regime; empty without labels.
     """
 
     session_returns: NDArray[np.float64]
     session: NDArray[np.int64]
+    session_exposure: NDArray[np.float64]
+    session_bars: NDArray[np.float64]
     bars: int
     decisions: int
     trades: int
     drawdown_stops: int
     exposure: float
+    opening_exposure: float
     mean_return: float
     turnover_usd: float
     fees_usd: float
@@ -78,37 +93,65 @@ class Record:
     winning_trips: int = 0
     max_drawdown: float = 0.0
     longest_drawdown: int = 0
-    total_return: float | None = None
+    cash_return: float = 0.0
+    cuts_held: int = 0
+    cuts_return: float = 0.0
     regime_bars: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     regime_return: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     regime_trades: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     regime_drawdown: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
+    @property
+    def excess_returns(self) -> NDArray[np.float64]:
+        """Session returns less what idle cash earns, float64[S]."""
+        return self.session_returns - self.cash_return
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Records of all members: `greedy` decides which configuration is selected, `sampled` who goes on."""
+    """Records of all members.
+
+    Attributes
+    ----------
+    greedy, sampled
+        Decided from each block's first bar on: what the evidence is made of, and what says who goes on.
+    phases
+        Greedy records of every phase of the decision grid, `greedy` first: their scores' mean is what selects.
+    """
 
     greedy: tuple[Record, ...]
     sampled: tuple[Record, ...]
+    phases: tuple[tuple[Record, ...], ...]
 
 
 class _BlockWalk(NamedTuple):
     """All rows' way through their blocks.
 
-    `equity` float64[n, steps * I], marks of the decisions' bars; `tails` float64[n, I], marks from the last
-    decision's bars to the block's end; `shares` float64[n, steps], held after the walk from each decision; `traded`
-    bool[n, steps]; `sold` bool[n], a trade on the tail; `totals` float64[4, n] of :func:`_figures`; `decisions`
-    int64[n].
+    `equity` float64[n, steps * I], marks of the decisions' bars; `over` float64 and `after` bool, alike, what was held
+    (:class:`~sentio_rllib.trading.simulator.Holdings`); `tails`, the same three float64[n, I] from the last decision's
+    bars to the block's end; `traded` bool[n, steps]; `sold` bool[n], a trade on the tail; `totals` float64[3, n] of
+    :func:`_figures`; `decisions` int64[n].
     """
 
     equity: NDArray[np.float64]
-    tails: NDArray[np.float64]
-    shares: NDArray[np.float64]
+    over: NDArray[np.float64]
+    after: NDArray[np.bool_]
+    tails: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]
     traded: NDArray[np.bool_]
     sold: NDArray[np.bool_]
     totals: NDArray[np.float64]
     decisions: NDArray[np.int64]
+
+    def of_row(
+        self, row: int, bars: int, held: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+        """Marks, holdings over and after the `bars` of a row, of which `held` belong to decisions."""
+        equity, over, after = (tail[row, : bars - held] for tail in self.tails)
+        return (
+            np.concatenate([self.equity[row, :held], equity]),
+            np.concatenate([self.over[row, :held], over]),
+            np.concatenate([self.after[row, :held], after]),
+        )
 
 
 class BlockEvaluator:
@@ -129,6 +172,8 @@ class BlockEvaluator:
     regimes
         Labels int8[T] of each member, of which R is the highest plus 1; records then say what fell into each
         regime. No score depends on them.
+    phases
+        Phases of the decision grid that are walked greedily, evenly spread over the interval, 1 to its bars.
     """
 
     def __init__(
@@ -140,23 +185,27 @@ class BlockEvaluator:
         *,
         dtype: torch.dtype = torch.float32,
         regimes: Sequence[NDArray[np.int8]] | None = None,
+        phases: int = 1,
     ) -> None:
         self.tape, self.rules, self.blocks, self.members, self.dtype = tape, rules, blocks, members, dtype
         self.regimes = regimes
         self.regime_count = 0 if regimes is None else max(int(labels.max()) for labels in regimes) + 1
-        self.session = tape.session.cpu().numpy()
+        self.session, self.close = tape.session.cpu().numpy(), tape.close.cpu().numpy()
+        self.cuts = tape.cuts.cpu().numpy()
         self.device = tape.open.device
-        self.width = max(len(each) for each in blocks)
+        interval = rules.decision_interval
+        self.phases = [phase * interval // phases for phase in range(phases)]
+        self.longest = max(len(each) for each in blocks)
+        self.width = self.longest * phases
         self.shape = (2 * self.width, len(members))
         self.simulator = Simulator(tape, rules, self.shape[0] * self.shape[1], horizon=None)
         start = torch.zeros(self.width, len(members), dtype=torch.int64)
         stop = torch.zeros_like(start)
         decisions = torch.zeros_like(start)
-        interval = rules.decision_interval
-        for member, ranges in enumerate(blocks):
-            for row, block in enumerate(ranges):
-                start[row, member], stop[row, member] = block.start, block.stop
-                decisions[row, member] = (block.stop - 2 - interval - block.start) // interval + 1
+        for member, (number, phase) in itertools.product(range(len(members)), enumerate(self.phases)):
+            for row, block in enumerate(blocks[member], start=number * self.longest):
+                start[row, member], stop[row, member] = block.start + phase, block.stop
+                decisions[row, member] = (block.stop - 2 - block.start - phase) // interval
         used = decisions > 0
         fallback = start[used][0]  # unused cells idle on a valid bar
         start = torch.where(used, start, fallback)
@@ -193,10 +242,11 @@ class BlockEvaluator:
         simulator.reset(everywhere, self.start, self.stop)
         steps = int(self.decisions.max())
         interval = self.rules.decision_interval
-        equity = torch.empty(steps, n, interval, dtype=torch.float64, device=self.device)
-        tails = torch.full((n, interval), self.rules.initial_cash, dtype=torch.float64, device=self.device)
-        totals = torch.zeros(4, n, dtype=torch.float64, device=self.device)
-        shares = torch.empty(steps, n, dtype=torch.float64, device=self.device)
+        cash = simulator.cash
+        equity, over = cash.new_empty(steps, n, interval), cash.new_empty(steps, n, interval)
+        after = torch.empty(steps, n, interval, dtype=torch.bool, device=self.device)
+        tails = [cash.new_full((n, interval), self.rules.initial_cash), over[0].clone(), after[0].clone()]
+        totals = cash.new_zeros(3, n)
         traded = torch.empty(steps, n, dtype=torch.bool, device=self.device)
         sold = torch.zeros(n, dtype=torch.bool, device=self.device)
         stopped = torch.zeros(n, dtype=torch.bool, device=self.device)
@@ -211,65 +261,86 @@ class BlockEvaluator:
             actions = (logits + self.gumbel[step]).argmax(-1).reshape(-1)
             result = simulator.step(torch.where(live & ~stopped, actions, 0))
             equity[step], traded[step] = result.equity_path, result.traded & live
-            shares[step] = simulator.shares
+            over[step], after[step] = simulator.holdings()
             stops = result.terminated & live & ~stopped
             stopped |= stops
-            totals += _figures(result, observation.portfolio[:, 0], stops) * live
+            totals += _figures(result, stops) * live
             ending = self.decisions == step + 1
             if bool(ending.any()):
                 end = simulator.liquidate(ending, self.stop - 1)
-                tails = torch.where(ending.unsqueeze(1), end.equity_path, tails)
+                ways = zip((end.equity_path, *simulator.holdings()), tails, strict=True)
+                tails = [torch.where(ending.unsqueeze(1), way, tail) for way, tail in ways]
                 sold |= end.traded & ending
-                totals += _figures(end, torch.zeros_like(self.start), end.terminated & ~stopped) * ending
+                totals += _figures(end, end.terminated & ~stopped) * ending
                 simulator.reset(ending, self.start, self.stop)
-        walk = (equity.transpose(0, 1).flatten(1), tails, shares.t(), traded.t(), sold, totals, self.decisions)
-        return self._records(_BlockWalk(*(each.cpu().numpy() for each in walk)))
+        marks, shares, left = (each.cpu().numpy() for each in tails)
+        walk = _BlockWalk(
+            equity=equity.transpose(0, 1).flatten(1).cpu().numpy(),
+            over=over.transpose(0, 1).flatten(1).cpu().numpy(),
+            after=after.transpose(0, 1).flatten(1).cpu().numpy(),
+            tails=(marks, shares, left),
+            traded=traded.t().cpu().numpy(),
+            sold=sold.cpu().numpy(),
+            totals=totals.cpu().numpy(),
+            decisions=self.decisions.cpu().numpy(),
+        )
+        return self._records(walk)
 
     def _records(self, walk: _BlockWalk) -> Evaluation:
-        columns = range(self.shape[1])
-        return Evaluation(
-            greedy=tuple(self._record(walk, 0, member) for member in columns),
-            sampled=tuple(self._record(walk, self.width, member) for member in columns),
+        columns, first = range(self.shape[1]), self.phases[0]
+        phases = tuple(
+            tuple(self._record(walk, number * self.longest, member, phase) for member in columns)
+            for number, phase in enumerate(self.phases)
         )
+        sampled = tuple(self._record(walk, self.width, member, first) for member in columns)
+        return Evaluation(phases[0], sampled, phases)
 
-    def _record(self, walk: _BlockWalk, offset: int, member: int) -> Record:
+    def _record(self, walk: _BlockWalk, offset: int, member: int, phase: int) -> Record:
         """Concatenate the blocks of one member, which are the rows of the batch from `offset` on."""
         interval, count = self.rules.decision_interval, self.shape[1]
-        rows, returns, bars, trade_bars, trips = [], [], [], [], []
-        for index, block in enumerate(self.blocks[member]):
-            row = (offset + index) * count + member
-            held = int(walk.decisions[row]) * interval
-            tail = walk.tails[row, : len(block) - 1 - held]
-            path = np.concatenate([[self.rules.initial_cash], walk.equity[row, :held], tail])
+        rows, returns, held, bars, trade_bars, trips, over_cuts = [], [], [], [], [], [], []
+        for index, whole in enumerate(self.blocks[member]):
+            block, row = Range(whole.start + phase, whole.stop), (offset + index) * count + member
+            marks, over, after = walk.of_row(row, len(block) - 1, int(walk.decisions[row]) * interval)
+            path = np.concatenate([[self.rules.initial_cash], marks])
             rows.append(row)
             returns.append(path[1:] / path[:-1] - 1.0)
-            marks = np.append(path[: held + 1 : interval], path[-1])
-            trips.append(round_trips(marks, np.concatenate([[0.0], walk.shares[row, : held // interval], [0.0]])))
+            held.append(over * self.close[block.start : block.stop - 1] / path[:-1])
+            trips.append(round_trips(path, over, after))
             bars.append(np.arange(block.start + 1, block.stop))
+            kept = np.isin(bars[-1], self.cuts) & np.concatenate([[False], after[:-1]])
+            over_cuts.append(returns[-1][kept])
             decided = block.start + interval * np.flatnonzero(walk.traded[row])
             # what is sold at the block's end belongs to the bar before it
             trade_bars.append(np.append(decided, block.stop - 2) if walk.sold[row] else decided)
-        bar_returns, bar, trade_bar = np.concatenate(returns), np.concatenate(bars), np.concatenate(trade_bars)
+        bar_returns, exposure = np.concatenate(returns), np.concatenate(held)
+        bar, trade_bar = np.concatenate(bars), np.concatenate(trade_bars)
         labels, index_of_bar = np.unique(self.session[bar], return_inverse=True)
-        decisions = int(walk.decisions[rows].sum())
-        exposure, turnover, fees, stops = walk.totals[:, rows].sum(1)
+        session_bars = np.bincount(index_of_bar).astype(np.float64)
+        turnover, fees, stops = walk.totals[:, rows].sum(1)
         chained, closed = equity_curve(bar_returns), np.concatenate(trips)
+        growth = float(chained[-1])
         return Record(
-            session_returns=np.asarray(np.bincount(index_of_bar, weights=bar_returns), dtype=np.float64),
+            session_returns=session_returns(bar_returns, self.session[bar]),
             session=labels.astype(np.int64),
+            session_exposure=np.bincount(index_of_bar, exposure) / session_bars,
+            session_bars=session_bars,
             bars=len(bar_returns),
-            decisions=decisions,
+            decisions=int(walk.decisions[rows].sum()),
             trades=len(trade_bar),
             drawdown_stops=int(stops),
-            exposure=float(exposure / decisions),
-            mean_return=float(bar_returns.mean()),
+            exposure=float(exposure.mean()),
+            opening_exposure=float(exposure[0]),
+            mean_return=growth ** (1.0 / len(bar_returns)) - 1.0,
             turnover_usd=float(turnover),
             fees_usd=float(fees),
             trips=len(closed),
             winning_trips=int(np.count_nonzero(closed > 0.0)),
             max_drawdown=max_drawdown(chained),
             longest_drawdown=longest_drawdown(chained),
-            total_return=total_return(chained),
+            cash_return=self.rules.cash_return(self.tape.sessions_per_year),
+            cuts_held=sum(map(len, over_cuts)),
+            cuts_return=float(np.prod(1.0 + np.concatenate(over_cuts)) - 1.0),
             **self._by_regime(member, bar_returns, bar, trade_bar),
         )
 
@@ -281,22 +352,22 @@ class BlockEvaluator:
         found = attribute(bar_returns, bar, trade_bar, self.regimes[member], self.regime_count)
         return {
             "regime_bars": found.bars,
-            "regime_return": found.net_return,
+            "regime_return": found.log_return,
             "regime_trades": found.trades,
             "regime_drawdown": found.drawdown_share,
         }
 
 
-def _figures(result: StepResult, exposure: torch.Tensor, stops: torch.Tensor) -> torch.Tensor:
-    """Exposure, turnover, fees and drawdown stops of one step, float64[4, n]."""
-    return torch.stack([exposure, result.turnover, result.fee, stops]).double()
+def _figures(result: StepResult, stops: torch.Tensor) -> torch.Tensor:
+    """Turnover, fees and drawdown stops of one step, float64[3, n]."""
+    return torch.stack([result.turnover, result.fee, stops]).double()
 
 
 def fold_score(record: Record, sessions_per_year: int) -> float:
-    """Return the annualised Sharpe ratio of the session returns; 0 when nothing was traded."""
+    """Return the annualised Sharpe ratio of the session returns beyond idle cash; 0 when nothing was traded."""
     if record.trades == 0:
         return 0.0
-    return sharpe(record.session_returns, sessions_per_year)
+    return sharpe(record.excess_returns, sessions_per_year)
 
 
 def score_members(

@@ -26,8 +26,13 @@ def describe(
     sessions_per_year: int,
     initial_cash: float,
     count: int,
+    cash: float = 0.0,
 ) -> dict[str, Any]:
     """Return the figures of one policy; None for what does not exist (no round trip, a ratio to nothing).
+
+    Ratios are annual; ``total_return`` is what the `returns` compound to, ``mean_return`` the same per bar; drawdowns
+    are the worst of all records, at every close, but that of ``calmar`` at closes of sessions; ``turnover_per_day`` is
+    in units of ``initial_cash``; ``cuts_return`` is what the bars behind cuts brought to what was held over these.
 
     Parameters
     ----------
@@ -37,32 +42,25 @@ def describe(
         Whose blocks the returns are made of, one per fold and seed.
     sessions_per_year, initial_cash
         Of the calendar; dollars that each block starts with.
+    cash
+        What idle cash earns in a session; ``sharpe`` is beyond it, ``sharpe_with_cash`` is not.
     count
-        Records of the same bars (seeds, and paths of combinatorial splits): counts and sums are divided by it.
-
-    Returns
-    -------
-    dict
-        Ratios are annual, ``mean_return`` is per bar; drawdowns are the worst of all records, marked at every
-        close, while ``calmar`` takes the one between closes of sessions; ``total_return`` of one record compounds its
-        bars, of several the `returns`, which are sums within sessions; ``turnover_per_day`` is in units of
-        ``initial_cash``; ``win_rate`` is of closed round trips.
+        Records of the same bars (seeds, paths of combinatorial splits), by which counts and sums are divided.
     """
 
     def total(name: str) -> float:
         return float(sum(getattr(record, name) for record in records)) / count
 
-    equity = metrics.equity_curve(np.maximum(returns, -1.0))  # sums within a session can fall below a total loss
-    sessions, trips = returns.size, sum(record.trips for record in records)
-    alone = records[0].total_return if len(records) == 1 else None
-    decisions = sum(record.decisions for record in records)
+    equity = metrics.equity_curve(returns)
+    sessions, trips, bars = returns.size, sum(each.trips for each in records), sum(each.bars for each in records)
     return {
-        "sharpe": metrics.sharpe(returns, sessions_per_year),
+        "sharpe": metrics.sharpe(returns - cash, sessions_per_year),
+        "sharpe_with_cash": metrics.sharpe(returns, sessions_per_year),
         "timing_sharpe": metrics.sharpe(timing, sessions_per_year),
         "sortino": _finite(metrics.sortino(returns, sessions_per_year)),
         "calmar": _finite(metrics.calmar(returns, sessions_per_year)),
-        "total_return": metrics.total_return(equity) if alone is None else alone,
-        "mean_return": sum(record.mean_return * record.bars for record in records) / count / total("bars"),
+        "total_return": metrics.total_return(equity),
+        "mean_return": float(equity[-1] ** (1.0 / total("bars"))) - 1.0,
         **{f"monthly_return_{month}": metrics.projected_return(returns, month) for month in MONTHS},
         "max_drawdown": max(record.max_drawdown for record in records),
         "longest_drawdown_bars": max(record.longest_drawdown for record in records),
@@ -72,25 +70,37 @@ def describe(
         "trades": total("trades"),
         "trades_per_day": total("trades") / sessions,
         "drawdown_stops": total("drawdown_stops"),
+        "cuts_held": total("cuts_held"),
+        "cuts_return": math.expm1(sum(math.log1p(record.cuts_return) for record in records) / count),
         "turnover_per_day": total("turnover_usd") / initial_cash / sessions,
-        "exposure": sum(record.exposure * record.decisions for record in records) / decisions,
+        "exposure": sum(record.exposure * record.bars for record in records) / bars,
         "fees_usd": total("fees_usd"),
         "sessions": sessions,
         "bars": round(total("bars")),
     }
 
 
-def describe_baselines(found: Baselines, *, sessions_per_year: int, initial_cash: float) -> dict[str, dict[str, Any]]:
+def describe_baselines(
+    found: Baselines, *, sessions_per_year: int, initial_cash: float, market: Floats | float | None = None
+) -> dict[str, dict[str, Any]]:
     """Return the figures of ``flat``, ``hold``, ``sma`` and, where there are any, ``oracle`` and ``random``.
 
     The last are means over the draws, with the 95% range of their Sharpe ratios (``sharpe_low``, ``sharpe_high``)
-    and how many there are (``draws``). Parameters as in :func:`describe`.
+    and how many there are (``draws``). Parameters as in :func:`describe` and
+    :func:`~sentio_rllib.validation.series.timing_returns`.
     """
 
     def figures(record: Record) -> dict[str, Any]:
-        timing = timing_returns(record, found.hold)
-        shared = {"sessions_per_year": sessions_per_year, "count": 1}
-        return describe(record.session_returns, timing, [record], initial_cash=initial_cash, **shared)
+        timing = timing_returns(record, found.hold, market)
+        return describe(
+            record.session_returns,
+            timing,
+            [record],
+            sessions_per_year=sessions_per_year,
+            initial_cash=initial_cash,
+            count=1,
+            cash=record.cash_return,
+        )
 
     told = {name: figures(record) for name, record in (("flat", found.flat), ("hold", found.hold), ("sma", found.sma))}
     if found.oracle is not None:

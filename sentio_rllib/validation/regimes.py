@@ -40,8 +40,8 @@ class Attribution:
     ----------
     bars
         Count of bar returns.
-    net_return
-        Sum of the net simple returns of its bars.
+    log_return
+        Sum of the logarithms of its bars' growth: those of all regimes add up to that of the whole growth.
     trades
         Count of trades.
     drawdown_share
@@ -50,7 +50,7 @@ class Attribution:
     """
 
     bars: NDArray[np.float64]
-    net_return: NDArray[np.float64]
+    log_return: NDArray[np.float64]
     trades: NDArray[np.float64]
     drawdown_share: NDArray[np.float64]
 
@@ -158,7 +158,7 @@ def attribute(
     total = float(fall.sum())
     return Attribution(
         bars=np.bincount(regime, minlength=regimes).astype(np.float64),
-        net_return=np.asarray(np.bincount(regime, bar_returns, regimes), dtype=np.float64),
+        log_return=np.asarray(np.bincount(regime, log_returns, regimes), dtype=np.float64),
         trades=np.bincount(labels[trade_bars], minlength=regimes).astype(np.float64),
         drawdown_share=fall / total if total < 0.0 else np.zeros(regimes),
     )

@@ -111,7 +111,8 @@ class Splits:
     Attributes
     ----------
     folds
-        What the trials train and score on; no range crosses a cut of the tape.
+        What the trials train and score on. No training segment crosses a cut of the tape; validation blocks do, and
+        carry what is held over it, since nobody could have sold before a hole.
     development
         The bars in which folds and refit lie. Trials get the tape cut at ``development.stop``.
     holdout
@@ -121,7 +122,7 @@ class Splits:
     refit
         Training segments of the champion: the development between the cuts.
     holdout_blocks
-        The holdout between the cuts.
+        The holdout as one block, across cuts.
     """
 
     folds: tuple[Fold, ...]
@@ -286,14 +287,14 @@ class _Plan:
         folds = []
         for fold in raw:
             train = cut_ranges(fold.train, cuts, self.min_train_bars)
-            blocks = cut_ranges(fold.validation, cuts, self.min_block_bars)
+            blocks = tuple(block for block in fold.validation if len(block) >= self.min_block_bars)
             folds.append(Fold(fold.index, train, blocks))
             if not train:
                 longest = max(map(len, cut_ranges(fold.train, cuts, 0)), default=0)
                 needed = f"needed {self.min_train_bars} bars (one episode)"
                 lacks.append(f"fold {fold.index}: longest training segment: {needed}, available {longest}")
             lacks += self._short(f"fold {fold.index}: validation", blocks)
-        held = cut_ranges([holdout] if holdout else [], cuts, self.min_block_bars)
+        held = (holdout,) if holdout is not None and len(holdout) >= self.min_block_bars else ()
         if self.holdout > 0:
             lacks += self._short("holdout", held)
         if lacks:
@@ -348,15 +349,14 @@ def make_splits(
     """Return the folds and the holdout of a tape of `n` bars.
 
     Training segments shorter than one episode (``episode_length + decision_interval + 2``) and validation
-    pieces with fewer than two decisions (``2 * decision_interval + 2``) are left out. Purge and embargo keep
-    counting from the whole block where a cut made pieces of it.
+    blocks with fewer than two decisions (``2 * decision_interval + 2``) are left out.
 
     Parameters
     ----------
     n
         Bars of the tape.
     cuts
-        Ascending bar indices, 0 < cut < n, at which a new stretch starts; no range crosses one.
+        Ascending bar indices, 0 < cut < n, at which a new stretch starts; no training segment crosses one.
     scheme
         ``purged_kfold`` (`folds`), ``walk_forward`` (`folds`, `expanding`, `train_bars`, `validation_bars`)
         or ``combinatorial`` (`groups`, `test_groups`). What a scheme does not use is not looked at.

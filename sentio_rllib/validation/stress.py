@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import numpy as np
 import torch
 
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.statistics.inputs import Floats
+from sentio_rllib.seeding import Member
 from sentio_rllib.statistics.metrics import equity_curve, sharpe, total_return
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.evaluation import Decide, Record
+from sentio_rllib.validation.series import returns_by_session
 
 Evaluate = Callable[[TradingRules, int], Sequence[Record]]
 """(rules, bars of delay) -> records of all members under these rules, each decision made on older news."""
@@ -28,7 +29,7 @@ BISECTIONS: Final = 9
 
 
 class StressRow(NamedTuple):
-    """Result under one change: `mean_return` net per bar, `sharpe` annual, `total_return` compounded, >= -1."""
+    """Result under one change: `mean_return` net per bar and `total_return`, both compounded, `sharpe` annual."""
 
     name: str
     mean_return: float
@@ -56,7 +57,9 @@ class Stress:
     note: str
 
 
-def cost_stress(evaluate: Evaluate, rules: TradingRules, *, sessions_per_year: int, count: int) -> Stress:
+def cost_stress(
+    evaluate: Evaluate, rules: TradingRules, members: Sequence[Member], *, sessions_per_year: int, count: int = 1
+) -> Stress:
     """Evaluate a policy under higher costs and later decisions, and find the fee that it can bear.
 
     Slippage is the half spread and the impact, scaled together; without either, half spreads of 1, 2 and 4
@@ -70,22 +73,20 @@ def cost_stress(evaluate: Evaluate, rules: TradingRules, *, sessions_per_year: i
         bars as it is given, and returns a record for each member.
     rules
         As configured.
+    members
+        (seed, fold) of each record.
     sessions_per_year
         Annualises the Sharpe ratio.
     count
-        Records of the same bars (seeds, and paths of combinatorial splits), >= 1: their session returns are
-        averaged, and records of different bars are put side by side.
-
-    Raises
-    ------
-    ValueError
-        `count` is not in 1 .. number of records.
+        :func:`~sentio_rllib.validation.series.coverage` of the folds.
     """
     delays = [(f"delay {bars} bar{'s' if bars > 1 else ''}", rules, bars) for bars in DELAYS]
     fee = _allowed(rules, fee_rate=2.0 * rules.fee_rate) if rules.fee_rate > 0.0 else None
     scenarios = [("as configured", rules, 0), *_slippage(rules), *delays]
     scenarios += [("fee x2", fee, 0)] if fee else []
-    rows = tuple(_row(name, evaluate(changed, delay), sessions_per_year, count) for name, changed, delay in scenarios)
+    rows = tuple(
+        _row(name, evaluate(changed, delay), members, sessions_per_year, count) for name, changed, delay in scenarios
+    )
     return Stress(rows, *breakeven_fee(evaluate, rules))
 
 
@@ -174,23 +175,15 @@ def _allowed(rules: TradingRules, **costs: float) -> TradingRules | None:
         return None
 
 
-def _row(name: str, records: Sequence[Record], sessions_per_year: int, count: int) -> StressRow:
-    returns = _session_returns(records, count)
-    # bar returns of a session are summed, so that costs of many trades can come to more than all there is
-    equity = equity_curve(np.maximum(returns, -1.0))
-    return StressRow(name, _mean_return(records), sharpe(returns, sessions_per_year), total_return(equity))
+def _row(
+    name: str, records: Sequence[Record], members: Sequence[Member], sessions_per_year: int, count: int
+) -> StressRow:
+    _, returns = returns_by_session(records, members, count)
+    total = total_return(equity_curve(returns))
+    return StressRow(name, _mean_return(records), sharpe(returns - records[0].cash_return, sessions_per_year), total)
 
 
 def _mean_return(records: Sequence[Record]) -> float:
-    """Return the net return per bar over all records, each bar counting alike."""
-    return sum(record.mean_return * record.bars for record in records) / sum(record.bars for record in records)
-
-
-def _session_returns(records: Sequence[Record], count: int) -> Floats:
-    """Return net returns by session float64[S]: the mean over those who walk the same bars."""
-    if not 1 <= count <= len(records):
-        raise ValueError(f"count is {count}, allowed 1 .. {len(records)} (records)")
-    session = np.concatenate([record.session for record in records])
-    values = np.concatenate([record.session_returns for record in records])
-    _, at = np.unique(session, return_inverse=True)
-    return np.asarray(np.bincount(at, weights=values) / count, dtype=np.float64)
+    """Return the net return per bar over all records, compounded, each bar counting alike."""
+    logs = sum(math.log1p(record.mean_return) * record.bars for record in records)
+    return math.expm1(logs / sum(record.bars for record in records))

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sentio_rllib.backtest.__main__ import main
-from sentio_rllib.backtest.walking import another_market, blocks_of, overlap, read_data, run_backtest
+from sentio_rllib.backtest.walking import another_market, block_of, overlap, read_data, run_backtest
 from sentio_rllib.deploy.bundle import load_bundle, write_bundle
 from sentio_rllib.deploy.trades import walk_blocks
 from sentio_rllib.errors import BarsError, ConfigError
@@ -88,17 +88,17 @@ def test_forced_exits_are_dated_where_they_fill() -> None:
     np.testing.assert_allclose(orders["price"], [lookup[each] for each in filled.tolist()], rtol=1e-12)
 
 
-def test_blocks_lie_between_cuts_behind_the_warm_up() -> None:
+def test_all_bars_behind_the_warm_up_are_one_block_across_cuts() -> None:
     spec = PolicySpec(variant="enhanced-maskable", **SMALL)
     bundle = bundle_of(busy_network(spec), TradingRules())
     bars = small_bars(without=(1_203, 1_278))
     tape = build_tape(bars)
     first = 390 + spec.receptive_field - 1
-    assert blocks_of(bundle, tape) == [Range(first, 1_203), Range(1_203, tape.n)]
+    assert block_of(bundle, tape) == Range(first, tape.n)
     exactly = build_tape(bars.slice(0, first + 17))
-    assert blocks_of(bundle, exactly) == [Range(first, first + 17)]
+    assert block_of(bundle, exactly) == Range(first, first + 17)
     with pytest.raises(BarsError, match=f"{first + 16:,} bars: {first + 17:,} are needed"):
-        blocks_of(bundle, build_tape(bars.slice(0, first + 16)))
+        block_of(bundle, build_tape(bars.slice(0, first + 16)))
 
 
 def test_figures_of_policy_and_baselines() -> None:

@@ -38,7 +38,6 @@ def test_places_are_those_of_the_batch() -> None:
     for index, stamp in enumerate(whole_day.timestamp.tolist()):
         at = place(stamp, previous, "XNYS", "regular")
         assert (at.minute, at.length) == (wanted.minute[index], wanted.length[index])
-        assert at.cut == (index in wanted.cuts)
         assert at.new_session == (index > 0 and wanted.session[index] != wanted.session[index - 1])
         previous = stamp
     assert wanted.cuts.tolist() == [500]
@@ -57,7 +56,7 @@ def test_a_bar_stands_where_the_batch_puts_it_whatever_came_before(
     wanted = [place(stamp, previous, calendar, "all") for previous, stamp in pairs]
     assert found == wanted
     assert {at.regular for at in found} == ({True} if calendar == "24/7" else {True, False})
-    assert {at.cut for at in found} == {at.new_session for at in found} == {True, False}
+    assert {at.new_session for at in found} == {True, False}
 
 
 @pytest.mark.parametrize("calendar", ["XBOM", "XHKG"])

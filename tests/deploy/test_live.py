@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import zipfile
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -251,23 +252,72 @@ def test_a_new_year_builds_no_calendar(monkeypatch: pytest.MonkeyPatch) -> None:
         previous = stamp
 
 
-@pytest.mark.parametrize(("missing", "starts_anew"), [(60, False), (61, True)])
-def test_a_long_gap_starts_anew_and_a_short_one_does_not(bars: Bars, missing: int, starts_anew: bool) -> None:
+@pytest.mark.parametrize("missing", [60, 61, 200])
+def test_an_outage_forgets_nothing_of_the_account(bars: Bars, missing: int) -> None:
+    """Drawdown, peak and stop go on behind a hole, as does the phase, until the user restarts."""
     last = 390 * 2 + 20
     policy = warm(bars, last)
     policy.decide(Portfolio(50_000.0, 100.0))
+    policy.report(Portfolio(30_000.0, 100.0))  # a fifth of what there was is lost
+    assert policy.stop_reached
     policy.update(bar_at(bars, last + missing + 1))
-    assert policy.decision_due == starts_anew
-    if starts_anew:
-        assert policy.decide(FLAT).mask.tolist()[2] is False
+    assert policy.stop_reached
+    assert not policy.decision_due
+    policy.restart()
+    assert policy.decision_due
+    assert not policy.stop_reached
 
 
-def test_a_missing_session_starts_anew(bars: Bars) -> None:
+def test_a_missing_session_changes_no_phase(bars: Bars) -> None:
     policy = warm(bars, 389 + 390)
     policy.update(bar_at(bars, 390 * 3))
-    assert policy.decision_due
+    assert not policy.decision_due
     assert policy.minutes_left == 389
     assert policy.is_ready  # features count bars, not minutes
+
+
+# --- splits and dividends ----------------------------------------------------------------------------------------
+
+
+def in_new_shares(bars: Bars, scale: float, shares: float) -> Bars:
+    """The bars as a vendor gives them who has adjusted them all."""
+    prices = {name: getattr(bars, name) * scale for name in ("open", "high", "low", "close")}
+    return replace(bars, **prices, volume=bars.volume * shares)
+
+
+@pytest.mark.parametrize(("split", "dividend"), [(2.0, 0.0), (0.1, 0.0), (1.0, 3.0), (4.0, 2.5)])
+def test_after_a_split_or_a_dividend_it_decides_as_on_adjusted_bars(bars: Bars, split: float, dividend: float) -> None:
+    last = 390 * 2 + 20
+    scale = (1.0 - dividend / bars.close[last]) / split
+    adjusted = in_new_shares(bars, scale, split)
+    told_late, knew = warm(bars, last), warm(adjusted, last)
+    told_late.decide(Portfolio(50_000.0, 100.0))
+    knew.decide(Portfolio(50_000.0 + 100.0 * dividend, 100.0 * split))
+    told_late.adjust(split=split, dividend=dividend)
+    later = Portfolio(50_000.0 + 100.0 * dividend, 100.0 * split)
+    for index in range(last + 1, last + 31):
+        for policy in (told_late, knew):
+            policy.update(bar_at(adjusted, index))
+        assert told_late.stop_reached == knew.stop_reached is False
+        if knew.decision_due:
+            first, second = told_late.decide(later), knew.decide(later)
+            assert first.action == second.action
+            np.testing.assert_allclose(first.probabilities, second.probabilities, atol=1e-5)
+
+
+def test_without_it_a_split_reaches_the_stop(bars: Bars) -> None:
+    last = 390 * 2 + 20
+    halved = in_new_shares(bars, 0.5, 2.0)
+    policy = warm(bars, last)
+    policy.decide(Portfolio(5_000.0, 200.0))
+    policy.update(bar_at(halved, last + 1))
+    assert policy.stop_reached
+
+
+@pytest.mark.parametrize("wrong", [{"split": 0.0}, {"split": float("nan")}, {"dividend": -1.0}, {"dividend": 1e9}])
+def test_no_such_split_or_dividend(bars: Bars, wrong: dict[str, float]) -> None:
+    with pytest.raises(DecisionError, match="allowed"):
+        warm(bars, NEEDED).adjust(**wrong)
 
 
 def test_the_window_is_moved_without_a_seam(bars: Bars) -> None:

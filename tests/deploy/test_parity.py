@@ -15,7 +15,7 @@ from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.splits import Range
-from tests.deploy.replay import SMALL, bar_at, bars_at, bundle_of, busy_network, replay_block, small_bars
+from tests.deploy.replay import SMALL, bars_at, bundle_of, busy_network, replay_block, small_bars
 
 
 @dataclass(frozen=True)
@@ -149,24 +149,22 @@ def test_blocks_of_calendars_with_corners(name: str) -> None:
     np.testing.assert_allclose(replay.equity, batch.equity["equity_usd"].to_numpy()[1:], rtol=1e-9)
 
 
-def test_a_cut_begins_a_new_block() -> None:
-    rules = TradingRules(masks="risk", episode_length=300)
+@pytest.mark.parametrize("stop", [0.2, 0.004])
+def test_what_is_held_before_a_cut_is_held_over_it(stop: float) -> None:
+    rules = TradingRules(masks="risk", episode_length=300, max_drawdown=stop)
     spec = PolicySpec(variant="enhanced-maskable", **SMALL)
     network = busy_network(spec, seed=4)
     cut = 1_203
     bars = small_bars(without=(cut, cut + 75))
     tape = build_tape(bars)
     assert tape.cuts.tolist() == [cut]
-    start = tape.warmup + spec.receptive_field + 5
-    blocks = [Range(start, cut), Range(cut, tape.n)]
-    batch = walk_blocks(network, tape, rules, blocks)
+    block = Range(tape.warmup + spec.receptive_field + 5, tape.n)
+    batch = walk_blocks(network, tape, rules, [block])
+    if stop == 0.2:
+        assert batch.record.cuts_held == 1  # the case is one
 
     policy = TradingPolicy(bundle_of(network, rules))
-    policy.warm_up(bars.slice(0, start + 1))
-    for number, (block, actions) in enumerate(zip(blocks, batch.actions, strict=True)):
-        replay = replay_block(policy, bars, tape, block, actions, tell_fills=False)
-        assert replay.taken == actions.tolist()
-        equity = batch.equity.query(f"block == {number}")["equity_usd"].to_numpy()
-        np.testing.assert_allclose(replay.equity, equity[1:], rtol=1e-9)
-        if block.stop < tape.n:
-            policy.update(bar_at(bars, block.stop))  # the cut's bar, where a decision is due
+    policy.warm_up(bars.slice(0, block.start + 1))
+    replay = replay_block(policy, bars, tape, block, batch.actions[0], tell_fills=True)
+    assert replay.taken == batch.actions[0].tolist()
+    np.testing.assert_allclose(replay.equity, batch.equity["equity_usd"].to_numpy()[1:], rtol=1e-9)

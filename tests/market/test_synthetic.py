@@ -16,12 +16,11 @@ from sentio_rllib.errors import BarsError, ConfigError
 from sentio_rllib.market import synthetic
 from sentio_rllib.market.features import volatility
 from sentio_rllib.market.ohlcv import Bars
+from sentio_rllib.market.oracle import oracle_actions, skill
 from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions
 from sentio_rllib.market.synthetic import (
     SyntheticMarket,
-    oracle_actions,
     session_grid,
-    skill,
     synthetic_market,
 )
 

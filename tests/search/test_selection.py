@@ -36,7 +36,7 @@ REGIMES = {
 
 def record(**more: Any) -> dict[str, Any]:
     figures = {"trades": 5, "exposure": 0.4, "mean_return": 1e-5, "turnover_usd": 10.0, "fees_usd": 0.1}
-    own = {"session": [0, 2], "session_returns": [0.01, 0.005]}
+    own = {"session": [0, 2], "session_returns": [0.01, 0.005], "session_exposure": [0.5, 0.3], "opening_exposure": 0.2}
     return {**figures, "drawdown_stops": 0, "bars": 400, **own, **more}
 
 
@@ -99,12 +99,31 @@ def test_curves_have_a_row_for_each_evaluation_and_fold() -> None:
 
 
 def test_a_record_survives_its_json() -> None:
-    kept = Record(np.array([0.1, -0.2]), np.array([3, 5]), 10, 2, 1, 0, 0.5, 0.01, 1e5, 100.0, 1, 1, 0.3, 7)
+    kept = Record(
+        session_returns=np.array([0.1, -0.2]),
+        session=np.array([3, 5]),
+        session_exposure=np.array([0.25, 0.75]),
+        session_bars=np.array([4.0, 6.0]),
+        bars=10,
+        decisions=2,
+        trades=1,
+        drawdown_stops=0,
+        exposure=0.5,
+        opening_exposure=0.125,
+        mean_return=0.01,
+        turnover_usd=1e5,
+        fees_usd=100.0,
+        trips=1,
+        winning_trips=1,
+        max_drawdown=0.3,
+        longest_drawdown=7,
+    )
     plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(kept).items()}
     again = record_of(json.loads(json.dumps(plain)))
     for name, value in vars(kept).items():
         np.testing.assert_array_equal(getattr(again, name), value)
     assert again.session.dtype == np.int64
+    assert again.session_exposure.dtype == np.float64
     assert again.regime_bars.dtype == np.float64
 
 

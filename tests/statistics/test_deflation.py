@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sentio_rllib.statistics.deflation import Looks, Panel, deflate, headline
+from sentio_rllib.statistics.deflation import Looks, Panel, count_looks, deflate, headline
 from sentio_rllib.statistics.significance import (
     deflated_sharpe_ratio,
+    least_supported_sharpe_ratio,
     minimum_backtest_length,
     minimum_track_record_length,
     sharpe_moments,
@@ -26,7 +27,7 @@ def panel(returns: np.ndarray, timing: np.ndarray | None = None, hold: np.ndarra
 
 def search(held: Panel, evaluations: int) -> Looks:
     raw = held.raw.mean(0) / np.maximum(held.raw.std(0, ddof=1), 1e-12)
-    return Looks(evaluations, 0, raw, raw)
+    return Looks(len(held.trading()), evaluations, 0, 0, raw, raw)
 
 
 def deflated(held: Panel, tried: Looks, chosen: str = "trial_0000", resamples: int = 100) -> dict[str, Any]:
@@ -39,67 +40,83 @@ def noise(sessions: int, count: int, seed: int, edge: float = 0.0) -> np.ndarray
     return returns
 
 
-def test_it_is_the_formula_with_the_ledgers_trials() -> None:
+def test_it_is_the_formula_with_the_variance_without_an_edge() -> None:
     returns = noise(250, 6, 1, edge=0.002)
     held = panel(returns)
-    tried = Looks(30, 10, np.array([-0.3, 0.1, 0.4, 0.2]), np.array([0.0, 0.1, -0.1]))
+    tried = Looks(6, 30, 1, 10, np.array([-0.3, 0.1, 0.4, 0.2]), np.array([0.0, 0.1, -0.1]))
     found = deflated(held, tried)
     moments = sharpe_moments(np.ascontiguousarray(returns[:, 0]))
+    rho = max(0.0, moments.autocorrelation)
+    variance = (1 + rho) / (1 - rho) / 250
+    law = {"autocorrelation": rho, "under": "null"}
     assert found["n_trials"] == 40
     for part, spread in (("raw", tried.raw), ("timing", tried.timing)):
-        variance = max(float(spread.var(ddof=1)), 1 / 250)
         arguments = (moments.sharpe, 250, moments.skew, moments.kurtosis)
-        shared = {"variance": variance}
-        assert found[part]["dsr_nominal"] == deflated_sharpe_ratio(*arguments, trials=40.0, **shared)
-        assert found[part]["dsr"] == deflated_sharpe_ratio(*arguments, trials=found["effective_trials"], **shared)
+        shared = {"variance": variance} | law
+        assert found[part]["dsr_nominal"] == pytest.approx(deflated_sharpe_ratio(*arguments, trials=40.0, **shared))
+        effective = found["effective_trials"]
+        assert found[part]["dsr"] == pytest.approx(deflated_sharpe_ratio(*arguments, trials=effective, **shared))
         assert found[part]["sharpe"] == pytest.approx(moments.sharpe * math.sqrt(252))
-    years = minimum_track_record_length(moments.sharpe, 0.0, moments.skew, moments.kurtosis) / 252
+        assert found[part]["spread"] == pytest.approx(spread.std(ddof=1) * math.sqrt(252))
+    years = minimum_track_record_length(moments.sharpe, 0.0, moments.skew, moments.kurtosis, **law) / 252
     assert found["raw"]["min_trl_years"] == pytest.approx(years)
     assert found["min_btl_years"] == minimum_backtest_length(found["effective_trials"])
+    least = least_supported_sharpe_ratio(found["effective_trials"], 250, confidence=0.95) * math.sqrt(252)
+    assert found["least_sharpe"] == pytest.approx(least)
     assert found["years"] == 250 / 252
+
+
+def test_how_many_looks_there_were() -> None:
+    assert count_looks(1.0, 1.0, 0) == 1.0
+    assert count_looks(0.0, 0.0, 0) == 1.0
+    assert count_looks(6.0, 9.0, 0) == pytest.approx(18.0)  # evaluations go on from one another: their square root
+    assert count_looks(6.0, 9.0, 4) == pytest.approx(22.0)  # another sweep is one choice of its user
 
 
 def test_copies_of_one_trial_count_as_one_and_independent_ones_as_many() -> None:
     one = noise(300, 1, 2)
     copies = np.repeat(one, 8, axis=1)
     held = panel(copies)
-    assert deflated(held, search(held, 80))["effective_trials"] == pytest.approx(10.0)  # 80 looks at one thing in eight
+    assert deflated(held, search(held, 72))["effective_trials"] == pytest.approx(3.0)  # 9 evaluations of one
     held = panel(noise(300, 8, 2))
-    assert deflated(held, search(held, 80))["effective_trials"] > 70.0
+    assert deflated(held, search(held, 72))["effective_trials"] > 21.0
 
 
 def test_trials_that_are_long_together_and_timed_apart_count_as_many() -> None:
     market = np.random.default_rng(1).normal(0.0, 0.02, (300, 1))
     timing = noise(300, 8, 2) / 10
     held = panel(market + timing, timing)
-    assert deflated(held, search(held, 80))["effective_trials"] > 70.0
+    assert deflated(held, search(held, 72))["effective_trials"] > 21.0
 
 
-def test_trials_that_never_trade_deflate_nothing_away() -> None:
-    trading = noise(300, 2, 3)
-    idle = np.concatenate([trading, np.zeros((300, 6))], axis=1)
-    few, many = panel(trading), panel(idle)
-    counts = [deflated(held, search(held, 20))["effective_trials"] for held in (few, many)]
-    assert counts[0] == counts[1] == pytest.approx(20.0)
+def test_four_idle_trials_and_a_ruinous_one_change_no_luck() -> None:
+    """In the run that was shipped, four idle trials made luck reach 4.64 a year, where 1.21 is right."""
+    trading = noise(250, 8, 3, edge=0.002)
+    alone = panel(trading)
+    idle = panel(np.concatenate([trading, np.zeros((250, 4))], axis=1))
+    few, many = (deflated(held, search(held, 64), resamples=200) for held in (alone, idle))
+    assert many["effective_trials"] == few["effective_trials"]
+    for part in ("raw", "timing"):
+        for key in ("dsr", "expected_maximum_sharpe", "spa_p", "stepm"):
+            assert many[part][key] == few[part][key]
+    assert all(many["overfitting"][key] == few["overfitting"][key] for key in ("all", "timing"))
+
+    ruin = noise(250, 1, 9) - 0.0126  # an annual Sharpe ratio of -20
+    held = panel(np.concatenate([trading, ruin], axis=1))
+    found = deflated(held, search(held, 72), resamples=200)
+    luck, before = (each["raw"]["expected_maximum_sharpe"] for each in (found, few))
+    assert before < luck < 1.05 * before
+    assert found["raw"]["spread"] > 4 * few["raw"]["spread"]  # told, and used for nothing
 
 
-def test_the_trials_of_other_sweeps_count_in_full() -> None:
-    held = panel(np.repeat(noise(300, 1, 2), 8, axis=1))
+def test_another_sweep_counts_as_one_look_whatever_its_trials_reached() -> None:
+    held = panel(noise(300, 8, 2))
     tried = search(held, 80)
-    found = deflated(held, Looks(80, 400, tried.raw, tried.timing))
+    alone = deflated(held, tried)
+    wild = np.append(tried.raw, np.linspace(-2.0, 2.0, 12))
+    found = deflated(held, Looks(8, 80, 1, 400, wild, wild))
     assert found["n_trials"] == 480
-    assert found["effective_trials"] == pytest.approx(410.0)
-
-
-def test_the_spread_of_trials_that_are_alike_is_not_all_the_luck_there_is() -> None:
-    shared = np.random.default_rng(5).normal(0.0, 0.01, (250, 1))
-    alike = shared + np.random.default_rng(6).normal(0.0, 0.001, (250, 10))
-    held = panel(alike)
-    assert search(held, 10).raw.var(ddof=1) < 1 / 250
-    found = deflated(held, search(held, 10))
-    luck = found["raw"]["expected_maximum_sharpe"] / math.sqrt(252)
-    nothing = deflated(held, Looks(10, 0, np.zeros(2), np.zeros(2)))
-    assert luck == nothing["raw"]["expected_maximum_sharpe"] / math.sqrt(252)
+    assert found["effective_trials"] == pytest.approx(alone["effective_trials"] + 1.0)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.8])
@@ -153,7 +170,7 @@ def test_no_timing_at_all_is_no_lack_of_data() -> None:
     returns = noise(60, 3, 6, edge=0.01)
     timing = returns.copy()
     timing[:, 0] = 0.0
-    found = deflated(panel(returns, timing), Looks(3, 0, np.zeros(3), np.zeros(3)))
+    found = deflated(panel(returns, timing), Looks(3, 3, 0, 0, np.zeros(3), np.zeros(3)))
     assert found["missing"] == []
     assert found["timing"]["dsr"] is None
     assert found["raw"]["dsr"] > 0.95
@@ -162,7 +179,7 @@ def test_no_timing_at_all_is_no_lack_of_data() -> None:
 
 def test_a_single_trial_has_nothing_to_overfit() -> None:
     held = panel(noise(100, 1, 7, edge=0.005))
-    found = deflated(held, Looks(1, 0, np.array([0.4]), np.array([0.4])))
+    found = deflated(held, Looks(1, 1, 0, 0, np.array([0.4]), np.array([0.4])))
     assert set(found["overfitting"].values()) == {None}
     assert found["effective_trials"] == 1.0
     assert found["raw"]["dsr"] == found["raw"]["psr"]
@@ -172,7 +189,7 @@ def test_the_headline_is_of_the_weaker() -> None:
     returns = noise(100, 3, 8, edge=0.003)
     weaker = returns.copy()
     weaker[:, 0] -= 0.003
-    found = deflated(panel(returns, weaker), Looks(3, 0, np.zeros(3), np.zeros(3)))
+    found = deflated(panel(returns, weaker), Looks(3, 3, 0, 0, np.zeros(3), np.zeros(3)))
     told = headline(found)
     assert told["dsr"] == found["timing"]["dsr"] < found["raw"]["dsr"]
     assert told["spa_p"] == found["timing"]["spa_p"] > found["raw"]["spa_p"]

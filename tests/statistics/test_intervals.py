@@ -28,6 +28,14 @@ def test_win_rates_have_exact_bounds() -> None:
     assert win_rate_interval(0, 0, 0.95)["estimate"] is None
 
 
-def test_a_session_that_sums_below_a_total_loss_is_one() -> None:
-    returns = np.tile([0.1, -1.5, 0.1], 10)
+def test_a_session_that_loses_all_is_a_drawdown_of_all() -> None:
+    returns = np.tile([0.1, -1.0, 0.1], 10)
     assert return_interval(returns, "max_drawdown", level=0.9, resamples=100, seed=1)["low"] == 1.0
+    assert return_interval(returns, "monthly_return", level=0.9, resamples=100, seed=1)["high"] == -1.0
+
+
+def test_a_month_of_gains_and_losses_around_zero_is_a_loss() -> None:
+    returns = np.tile([0.035, -0.035], 40)
+    found = return_interval(returns, "monthly_return", level=0.95, resamples=300, seed=1)
+    assert found["estimate"] == pytest.approx((1.035 * 0.965) ** 10.5 - 1)
+    assert return_interval(returns, "mean_return", level=0.95, resamples=300, seed=1)["estimate"] == pytest.approx(0.0)

@@ -26,15 +26,36 @@ def floats(*values: float) -> metrics.Floats:
 def test_session_returns_by_hand() -> None:
     session = np.array([3, 3, 4, 7, 7, 7], dtype=np.int32)
     returns = floats(0.1, 0.2, -0.1, 0.01, 0.02, 0.03)
-    np.testing.assert_allclose(metrics.session_returns(returns, session), [0.3, -0.1, 0.06], atol=1e-15)
+    # 1.1 * 1.2 and 1.01 * 1.02 * 1.03
+    np.testing.assert_allclose(metrics.session_returns(returns, session), [0.32, -0.1, 0.061106], atol=1e-15)
     batch = np.stack([returns, -2.0 * returns])[None]
-    expected = [[[0.3, -0.1, 0.06], [-0.6, 0.2, -0.12]]]
+    # 0.8 * 0.6 and 0.98 * 0.96 * 0.94
+    expected = [[[0.32, -0.1, 0.061106], [-0.52, 0.2, -0.115648]]]
     np.testing.assert_allclose(metrics.session_returns(batch, session), expected, atol=1e-15)
+
+
+@given(seed=st.integers(0, 10_000), bars=st.integers(1, 60))
+def test_session_returns_are_those_of_an_account(seed: int, bars: int) -> None:
+    """Cash and shares that are traded at every close: sessions tell how its equity went from mark to mark."""
+    rng = np.random.default_rng(seed)
+    price = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.05, bars + 1)))
+    session = np.sort(rng.integers(0, 9, bars))
+    cash, shares, marks = 700.0, 3.0, [700.0 + 3.0 * price[0]]
+    for close in price[1:]:
+        marks.append(cash + shares * close)
+        bought = rng.uniform(-shares, cash / close)
+        cash, shares = cash - bought * close, shares + bought
+    equity = np.array(marks)
+    found = metrics.session_returns(equity[1:] / equity[:-1] - 1.0, session)
+    last = [int(np.flatnonzero(session == each)[-1]) + 1 for each in np.unique(session)]
+    wanted = equity[last] / equity[[0, *last[:-1]]] - 1.0
+    np.testing.assert_allclose(found, wanted, rtol=0.0, atol=1e-12)
+    assert metrics.equity_curve(found, marks[0])[-1] == pytest.approx(marks[-1], rel=1e-12)
 
 
 def test_session_returns_edges() -> None:
     one = metrics.session_returns(floats(0.1, 0.2), np.zeros(2, dtype=np.int32))
-    np.testing.assert_allclose(one, [0.3])
+    np.testing.assert_allclose(one, [0.32])
     assert metrics.session_returns(np.empty((2, 0)), np.empty(0, dtype=np.int32)).shape == (2, 0)
     with pytest.raises(ValueError, match="descends"):
         metrics.session_returns(floats(0.1, 0.2), np.array([1, 0]))
@@ -127,11 +148,32 @@ def test_cvar_by_hand() -> None:
 
 def test_projection_reference() -> None:
     """The target pace, ORACLES: 0.39% a day, 8.5% in 21 days, 8.9% in 22."""
-    bars = np.full(3 * 390, 1e-5)
-    daily = metrics.session_returns(bars, np.repeat(np.arange(3), 390))
-    assert daily == pytest.approx([0.0039] * 3)
+    daily = np.full(3, 0.0039)
     assert round(100 * metrics.projected_return(daily, 21), 1) == 8.5
     assert round(100 * metrics.projected_return(daily, 22), 1) == 8.9
+    # 1e-5 a bar that is left in is a little more: (1 + 1e-5) ** 390 = 1.0039076
+    bars = np.full(3 * 390, 1e-5)
+    compounded = metrics.session_returns(bars, np.repeat(np.arange(3), 390))
+    assert compounded == pytest.approx([0.0039076] * 3, abs=5e-8)
+    assert metrics.projected_return(compounded, 21) == pytest.approx(1.00001 ** (390 * 21) - 1)
+
+
+def test_gains_and_losses_that_alternate_around_zero_lose() -> None:
+    """3.5% up and 3.5% down leave 0.9988 of the money every two sessions, whatever their mean says."""
+    returns = np.tile([0.035, -0.035], 40)
+    assert returns.mean() == pytest.approx(0.0, abs=1e-17)
+    month = metrics.projected_return(returns, 21)
+    assert -0.014 < month < -0.0125
+    assert month == pytest.approx((0.965 * 1.035) ** 10.5 - 1.0, rel=1e-12)
+
+
+@given(return_arrays)
+def test_a_projection_over_the_sessions_themselves_is_what_came_of_them(returns: metrics.Floats) -> None:
+    money = 100.0
+    for each in returns:
+        money += money * each
+    assert metrics.projected_return(returns, returns.size) == pytest.approx(money / 100.0 - 1.0, abs=1e-12)
+    assert metrics.projected_return(returns) == pytest.approx(metrics.projected_return(returns[::-1].copy()), abs=1e-12)
 
 
 def test_projection_edges() -> None:
@@ -140,33 +182,65 @@ def test_projection_edges() -> None:
     assert metrics.projected_return(floats(0.01)) == pytest.approx(1.01**21 - 1)
     assert metrics.projected_return(floats(-1.0)) == -1.0
     assert metrics.projected_return(floats(-1.5)) == -1.0
+    assert metrics.projected_return(floats(0.5, -1.0, 3.0)) == -1.0  # nothing is left to win back with
 
 
 def test_round_trips_by_hand() -> None:
-    equity = floats(100, 100, 99, 110, 110, 108, 104, 104, 104, 120)
-    position = floats(0, 0, 0.9, 0.5, 0, 0.9, 0.9, 0, 0, 0.9)
-    trips = metrics.round_trips(equity, position)
-    np.testing.assert_allclose(trips, [0.10, 104 / 110 - 1])  # the trip still open is not counted
+    """Bought at 1's open and sold at 3's open; in and out on 5; bought at 6's open and sold at 7's close."""
+    equity = floats(100, 100, 99, 108, 110, 110, 121, 120, 60, 60, 66)
+    over = floats(0, 0.9, 0.5, 0, 0, 0.9, 0.9, 0.9, 0, 0.9)
+    after = np.array([0, 1, 1, 0, 0, 0, 1, 0, 0, 1], dtype=np.bool_)
+    trips = metrics.round_trips(equity, over, after)
+    # from the mark before the first bar to the one after the last; that of bar 9 is still open and not counted
+    np.testing.assert_allclose(trips, [110 / 100 - 1, 121 / 110 - 1, 60 / 121 - 1])
 
 
 @pytest.mark.parametrize(
-    ("position", "expected"),
+    ("over", "after", "expected"),
     [
-        ((0, 0, 0), []),
-        ((0, 1, 1), []),
-        ((1, 1, 0), [0.2]),
-        ((1, 0, 1), [0.1]),
-        ((0, 1, 0), [0.2]),
-        ((), None),
+        ((0, 0), (0, 0), []),
+        ((0, 1), (0, 1), []),
+        ((1, 1), (1, 1), []),
+        ((1, 1), (1, 0), [0.2]),  # sold at the last close
+        ((1, 0), (1, 0), [0.2]),  # sold at the last open, with what that brought in the last mark
+        ((1, 0), (0, 0), [0.1]),
+        ((0, 1), (0, 0), [1.2 / 1.1 - 1]),
+        ((1, 1), (0, 0), [0.1, 1.2 / 1.1 - 1]),  # two trips, one on each bar
+        ((1, 1), (0, 1), [0.1]),
     ],
 )
-def test_round_trip_edges(position: tuple[float, ...], expected: list[float] | None) -> None:
-    equity = floats(1.0, 1.1, 1.2)
-    if expected is None:
-        with pytest.raises(ValueError, match="shape"):
-            metrics.round_trips(equity, floats(*position))
-    else:
-        np.testing.assert_allclose(metrics.round_trips(equity, floats(*position)), expected)
+def test_round_trip_edges(over: tuple[float, ...], after: tuple[int, ...], expected: list[float]) -> None:
+    found = metrics.round_trips(floats(1.0, 1.1, 1.2), floats(*over), np.array(after, dtype=np.bool_))
+    np.testing.assert_allclose(found, expected)
+
+
+@pytest.mark.parametrize(("over", "after"), [(0, 0), (3, 2), (2, 3), (3, 3)])
+def test_round_trips_need_what_was_held_over_each_bar(over: int, after: int) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        metrics.round_trips(floats(1.0, 1.1, 1.2), np.zeros(over), np.zeros(after, dtype=np.bool_))
+
+
+@given(seed=st.integers(0, 10_000), bars=st.integers(1, 40))
+def test_round_trips_are_what_an_account_of_cash_and_shares_made(seed: int, bars: int) -> None:
+    """All in or all out at each open and each close, at a fee; a trip's gain is told by the cash around it."""
+    rng = np.random.default_rng(seed)
+    price = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.02, 2 * bars)))
+    cash, shares, staked, trips = 1000.0, 0.0, 0.0, list[float]()
+    equity, over, after = [cash], list[float](), list[bool]()
+    for moment, each in enumerate(price):
+        at_open = moment % 2 == 0
+        if at_open and shares == 0.0 and rng.random() < 0.5:
+            staked, cash, shares = cash, 0.0, cash / (1.01 * each)
+        elif shares > 0.0 and rng.random() < 0.5:
+            cash, shares = 0.99 * shares * each, 0.0
+            trips.append(cash / staked - 1.0)
+        if at_open:
+            over.append(shares)
+        else:
+            equity.append(cash + shares * each)
+            after.append(shares > 0.0)
+    found = metrics.round_trips(np.array(equity), np.array(over), np.array(after))
+    np.testing.assert_allclose(found, trips, rtol=0.0, atol=1e-12)
 
 
 def test_cv_score_by_hand() -> None:
@@ -198,7 +272,8 @@ ONE_PATH: dict[str, Callable[[Any], Any]] = {
     "longest_drawdown": metrics.longest_drawdown,
     "cvar": metrics.cvar,
     "projected_return": metrics.projected_return,
-    "round_trips": lambda values: metrics.round_trips(values, values),
+    "round_trips": lambda values: metrics.round_trips(values, np.ones(2), np.array([True, False])),
+    "round_trips over": lambda values: metrics.round_trips(np.ones(4), values, np.array([True, True, False])),
     "equity_curve": metrics.equity_curve,
 }
 

@@ -123,6 +123,12 @@ def test_intervals_of_each_statistic() -> None:
     # near the normal interval, as the returns are
     error = significance.sharpe_standard_error(sharpe.estimate, 300, **NORMAL)
     assert sharpe.high - sharpe.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    month = resampling.stationary_bootstrap_interval(returns, "monthly_return", seed=1)
+    growth = 1.0
+    for each in returns:
+        growth *= 1.0 + each
+    assert month.estimate == pytest.approx(growth ** (21 / 300) - 1.0, rel=1e-9)
+    assert month.high - month.low == pytest.approx(2 * 1.96 * 21 * 0.01 / math.sqrt(300), rel=0.15)
     drawdown = resampling.stationary_bootstrap_interval(returns, "max_drawdown", seed=1)
     assert drawdown.estimate == metrics.max_drawdown(metrics.equity_curve(returns))
     assert 0.0 < drawdown.low < drawdown.high < 1.0
@@ -154,7 +160,7 @@ def test_intervals_refuse_bad_input() -> None:
         interval(np.array([0.1]), "sharpe", seed=0)
     with pytest.raises(NoVarianceError, match=r"all 30 are 0\.1"):
         interval(np.full(30, 0.1), "sharpe", seed=0)
-    with pytest.raises(ValueError, match="allowed sharpe, mean_return, max_drawdown or a function"):
+    with pytest.raises(ValueError, match="allowed sharpe, mean_return, monthly_return, max_drawdown or a"):
         interval(noise(0, 30), "sortino", seed=0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"level is 95, allowed above 0 and below 1"):
         interval(noise(0, 30), "sharpe", 95, seed=0)

@@ -47,6 +47,15 @@ def test_intervals_hold_their_estimates() -> None:
     assert 0 < found["max_drawdown"]["low"] <= found["max_drawdown"]["high"] < 1
 
 
+def test_a_months_interval_is_of_what_sessions_compound_to() -> None:
+    """Sessions of 3.5% around zero lose 1.3% a month; the interval of their mean would lie around nothing."""
+    returns = np.tile([0.035, -0.035], 60)
+    found = measured(returns, monthly_return_21=-0.013)["monthly_return"]
+    assert found["low"] < (1.035 * 0.965) ** 10.5 - 1 < found["high"]
+    middle = (found["low"] + found["high"]) / 2
+    assert middle == pytest.approx(-0.0128, abs=0.003)
+
+
 def test_a_drawdown_inside_a_session_counts() -> None:
     held = measured(np.full(60, 0.001) + np.random.default_rng(3).normal(0, 1e-5, 60), max_drawdown=0.10)
     assert held["max_drawdown"]["estimate"] < 0.08

@@ -25,7 +25,11 @@ class ScalarStep:
 
 @dataclass
 class ScalarSimulator:
-    """One episode of one account; `stop` is the exclusive end of the bars it may touch."""
+    """One episode of one account; `stop` is the exclusive end of the bars it may touch.
+
+    `over` and `after` tell of each bar of the last walk how many shares were held over it and whether any were left
+    when it was over; `trips` are the net gains of all trips so far, each from the mark before its first purchase.
+    """
 
     tape: Tape
     rules: TradingRules
@@ -34,12 +38,19 @@ class ScalarSimulator:
     horizon: int | None
     marks: dict[int, float] = field(default_factory=dict)
     fills: list[int] = field(default_factory=list)
+    over: list[float] = field(default_factory=list)
+    after: list[bool] = field(default_factory=list)
+    trips: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.bar = self.start
         self.cash = self.peak = self.equity = self.rules.initial_cash
         self.shares = self.cost = 0.0
         self.fee = self.turnover = 0.0
+        tape = self.tape
+        bars = max(1, round(tape.n / len(tape.session_labels)))
+        self.growth = (1 + self.rules.cash_rate) ** (1 / (bars * tape.sessions_per_year))
+        self.staked = 0.0  # equity at the last mark before the trip that is open
         self.marks[self.start] = self.cash
 
     def slippage(self, notional: float, known_at: int) -> float:
@@ -48,6 +59,10 @@ class ScalarSimulator:
         return min(0.5, self.rules.half_spread_bps / 10_000 + impact) if self.rules.impact else (
             self.rules.half_spread_bps / 10_000
         )  # fmt: skip
+
+    def fills_at(self, bar: int) -> bool:
+        """Whether an order is filled at the open of `bar`: a bar without volume has nobody to trade with."""
+        return self.rules.fill_without_volume or bool(self.tape.fillable[bar])
 
     def pay(self, dollars: float) -> None:
         self.turnover += dollars
@@ -104,13 +119,19 @@ class ScalarSimulator:
 
     def walk(self, action: int, last_bar: int, *, liquidate: bool) -> tuple[list[float], bool]:
         """Go bar by bar to the close of `last_bar`; return the marks and whether the stop was hit."""
-        path, hit, pending = [], False, False
+        path, hit, pending, mark = [], False, False, self.equity
+        self.over, self.after = [], []
         for bar in range(self.bar + 1, last_bar + 1):
-            if bar == self.bar + 1 and action:
+            held_before = self.shares > 0.0
+            if bar == self.bar + 1 and action and self.fills_at(bar):
                 self.order(action, bar)
             if pending:
                 self.sell_all(float(self.tape.open[bar]), bar, stopped=True)
                 pending = False
+            self.cash *= self.growth  # what is not invested over this bar
+            self.over.append(self.shares)
+            if self.shares > 0.0 and not held_before:
+                self.staked = mark
             close = float(self.tape.close[bar])
             if (self.rules.flat_by_close and self.tape.session_last[bar]) or (liquidate and bar == last_bar):
                 self.sell_all(close, bar)
@@ -119,9 +140,15 @@ class ScalarSimulator:
             if equity <= self.peak * (1 - self.rules.max_drawdown) and not hit:
                 hit = pending = True
             path.append(equity)
+            self.after.append(self.shares > 0.0)
+            if (held_before or self.over[-1] > 0.0) and self.shares == 0.0:
+                self.trips.append(equity / self.staked - 1)
+            mark = equity
         if pending:
+            sold = self.shares > 0.0
             self.sell_all(float(self.tape.open[last_bar + 1]), last_bar + 1, stopped=True)
-            path[-1] = self.cash
+            path[-1], self.after[-1] = self.cash, False
+            self.trips += [self.cash / self.staked - 1] * sold
             self.peak = max(self.peak, self.cash)
         return path, hit
 

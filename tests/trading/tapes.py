@@ -19,6 +19,8 @@ def make_tape(
     session_lengths: list[int] | None = None,
     volatility: np.ndarray | None = None,
     dollar_volume: np.ndarray | None = None,
+    fillable: np.ndarray | None = None,
+    cuts: list[int] | None = None,
     warmup: int = 1,
     seed: int = 0,
 ) -> Tape:
@@ -36,12 +38,13 @@ def make_tape(
         close=close,
         volatility=np.full(bars, 5e-4) if volatility is None else volatility,
         dollar_volume=np.full(bars, 1e6) if dollar_volume is None else dollar_volume,
+        fillable=np.ones(bars, dtype=np.bool_) if fillable is None else fillable,
         features=generator.normal(size=(bars, 14)).clip(-5, 5).astype(np.float32),
         session=session,
         minute=minute,
         minutes_left=length - 1 - minute,
         session_last=np.append(session[1:] != session[:-1], True),
-        cuts=np.zeros(0, dtype=np.int64),
+        cuts=np.array(cuts or [], dtype=np.int64),
         warmup=warmup,
         sessions_per_year=252,
         session_labels=np.datetime64("2024-01-01") + np.arange(int(session[-1]) + 1),
@@ -60,6 +63,7 @@ def random_tape(seed: int, bars: int = 160, scale: float = 0.01) -> Tape:
     starts = ends[ends < bars]
     gaps[starts] = generator.normal(0, 8 * scale, len(starts))
     gaps += generator.normal(0, scale / 3, bars)
+    quiet = np.random.default_rng([seed, 1]).random(bars) < 0.1
     close = 50.0 * np.exp(np.cumsum(inside + gaps))
     return make_tape(
         close * np.exp(-inside),
@@ -67,6 +71,7 @@ def random_tape(seed: int, bars: int = 160, scale: float = 0.01) -> Tape:
         session_lengths=lengths,
         volatility=np.abs(generator.normal(0, 1e-3, bars)),
         dollar_volume=generator.exponential(1e6, bars) * (generator.random(bars) > 0.1),
+        fillable=~quiet,
         seed=seed,
     )
 
@@ -85,6 +90,8 @@ def trading_rules(draw: st.DrawFn, **fixed: Any) -> TradingRules:
         "min_trade": draw(st.sampled_from([1e-4, 0.05])),
         "flat_by_close": draw(st.booleans()),
         "close_minutes": draw(st.sampled_from([0, 1, 4])),
+        "fill_without_volume": draw(st.booleans()),
+        "cash_rate": draw(st.sampled_from([0.0, 0.0, 0.5])),
         "max_drawdown": draw(st.sampled_from([0.03, 0.1, 0.3])),
         "decision_interval": interval,
         "episode_length": interval * draw(st.integers(1, 12)) + draw(st.integers(0, interval - 1)),

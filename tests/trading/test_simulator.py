@@ -31,6 +31,14 @@ def assert_same_step(result: StepResult, row: int, expected: object) -> None:
     np.testing.assert_allclose(result.equity_path[row].numpy(), expected.path, **CLOSE)  # type: ignore[attr-defined]
 
 
+def assert_same_holdings(simulator: Simulator, row: int, oracle: ScalarSimulator) -> None:
+    """Compare the shares over each bar of the last walk, and whether any are left after it, with the oracle's."""
+    over, after = (each[row, : len(oracle.over)] for each in simulator.holdings())
+    np.testing.assert_allclose(over.numpy(), oracle.over, rtol=1e-10, atol=1e-10)
+    assert over.ne(0.0).tolist() == [shares > 0.0 for shares in oracle.over]  # flat is exactly nothing
+    assert after.tolist() == oracle.after
+
+
 def assert_same_account(simulator: Simulator, row: int, oracle: ScalarSimulator) -> None:
     """Compare state, mask and portfolio features of one row with the oracle's."""
     seen = simulator.observe()
@@ -66,6 +74,7 @@ def test_batch_equals_the_scalar_oracle(rules: TradingRules, seed: int, limited:
             assert oracle is not None
             step = oracle.step(int(actions[row]))
             assert_same_step(result, row, step)
+            assert_same_holdings(simulator, row, oracle)
             assert_same_account(simulator, row, oracle)
             if step.terminated or step.truncated:
                 oracles[row] = None
@@ -91,6 +100,8 @@ def test_liquidation_at_the_end_of_a_block_equals_the_oracle(rules: TradingRules
     else:
         path, hit = oracle.walk(0, last, liquidate=True)
     result = simulator.liquidate(torch.tensor([True, False]), bars_of(2, last))
+    if hit is not None:
+        assert_same_holdings(simulator, 0, oracle)
     np.testing.assert_allclose(result.equity_path[0, : len(path)].numpy(), path, **CLOSE)
     assert (result.equity_path[0, len(path) - 1 :] == result.equity_path[0, -1]).all()
     np.testing.assert_allclose(float(result.fee[0]), oracle.fee, rtol=1e-10)
@@ -175,6 +186,7 @@ def test_an_action_at_t_changes_nothing_before_the_open_of_t_plus_1(rules: Tradi
     """With a first bar whose close equals its open, without costs, all actions are worth the same at t+1."""
     tape = random_tape(seed)
     rules = rules.replace(fee_rate=0.0, half_spread_bps=0.0, impact=0.0, decision_interval=1, episode_length=30)
+    rules = rules.replace(cash_rate=0.0)
     close = tape.close.copy()
     close[41] = tape.open[41]
     simulator = Simulator(replace(tape, close=close).tensors(), rules, 3, horizon=None)
@@ -230,6 +242,9 @@ def test_drawdown_is_measured_from_the_peak_within_the_interval() -> None:
     assert result.terminated.item()
     assert result.equity_path[0].tolist() == pytest.approx([125_000, 100_000, 100_000])
     assert float(simulator.shares) == 0.0
+    # sold at the open of the third bar, so held over two and still there at the close of the second
+    assert simulator.holdings().over.tolist() == [pytest.approx([1_000, 1_000, 0])]
+    assert simulator.holdings().after.tolist() == [[True, True, False]]
 
 
 def test_a_stop_at_the_last_close_is_executed_at_the_open_after_and_covered() -> None:
@@ -242,6 +257,9 @@ def test_a_stop_at_the_last_close_is_executed_at_the_open_after_and_covered() ->
     assert result.terminated.item()
     assert result.equity_path[0].tolist() == pytest.approx([100_000, 100_000, 70_000])
     assert float(result.log_return) == pytest.approx(math.log(0.7))
+    # the loss is booked to the bar whose close brought the stop, over which it was held
+    assert simulator.holdings().over.tolist() == [pytest.approx([1_000, 1_000, 1_000])]
+    assert simulator.holdings().after.tolist() == [[True, True, False]]
 
 
 def test_a_drawdown_just_short_of_the_limit_goes_on() -> None:
@@ -254,6 +272,8 @@ def test_end_of_session_comes_before_a_later_drop() -> None:
     assert not result.terminated.item()
     assert result.equity_path[0].tolist() == pytest.approx([110_000, 110_000, 110_000])
     assert float(simulator.cash) == pytest.approx(110_000)
+    assert simulator.holdings().over.tolist() == [pytest.approx([1_000, 1_000, 0])]
+    assert simulator.holdings().after.tolist() == [[True, False, False]]
 
 
 def test_a_stop_before_the_end_of_the_session_sells_once() -> None:

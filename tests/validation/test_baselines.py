@@ -36,9 +36,10 @@ def _records(tape: Tape, rules: TradingRules, blocks: list[Range], actions: np.n
     return BlockEvaluator(tape.tensors(), rules, [blocks], [(0, 0)]).evaluate(table_policy(actions)).greedy[0]
 
 
-def _agent(trades: int, exposure: float, decisions: int) -> Record:
+def _agent(trades: int, exposure: float, decisions: int, bars: int | None = None) -> Record:
+    """A record of a bar for each decision, or of as many as there are said to be."""
     record = _records(QUIET, RULES, [Range(1, 10)], np.zeros(QUIET.n, dtype=np.int64))
-    return replace(record, trades=trades, exposure=exposure, decisions=decisions)
+    return replace(record, trades=trades, exposure=exposure, decisions=decisions, bars=bars or decisions)
 
 
 # -- hold and flat ----------------------------------------------------------------------------------------------
@@ -57,15 +58,20 @@ def test_buy_and_hold_equals_the_hand_computation() -> None:
     marks = [0.05 * left + shares * price for price in close[2:7]]
     fees = 0.001 * (notional + shares * 104.0)
     marks[-1] -= 0.001 * shares * 104.0
-    path = np.array([cash, *marks])
-    returns = path[1:] / path[:-1] - 1.0
+    # what was held over each bar at the close before it, the first of 100.5 having been followed by a fill at 101
+    held = np.array(
+        [shares * close[bar - 1] / equity for bar, equity in zip(range(2, 7), [cash, *marks], strict=False)]
+    )
     assert found.session.tolist() == [0, 1]
-    assert found.session_returns == pytest.approx([returns[:2].sum(), returns[2:].sum()], rel=1e-12)
-    assert found.mean_return == pytest.approx(returns.mean(), rel=1e-12)
+    assert found.session_returns == pytest.approx([marks[1] / cash - 1, marks[4] / marks[1] - 1], rel=1e-12)
+    assert (1 + found.mean_return) ** 5 == pytest.approx(marks[4] / cash, rel=1e-12)
     assert (found.trades, found.decisions, found.bars) == (2, 4, 5)
     assert found.fees_usd == pytest.approx(fees, rel=1e-12)
     assert found.turnover_usd == pytest.approx(fees / 0.001, rel=1e-12)
-    assert found.exposure == pytest.approx(sum(shares * close[i] / marks[i - 2] for i in (2, 3, 4)) / 4, rel=1e-6)
+    assert found.exposure == pytest.approx(held.mean(), rel=1e-12)
+    assert found.opening_exposure == pytest.approx(shares * 100.5 / cash, rel=1e-12)
+    assert found.session_exposure == pytest.approx([held[:2].mean(), held[2:].mean()], rel=1e-12)
+    assert (found.trips, found.winning_trips) == (1, 1)
 
 
 def test_flat_earns_exactly_nothing_whatever_trading_costs() -> None:
@@ -211,6 +217,15 @@ def test_random_traders_match_trades_and_exposure(trades: int, exposure: float) 
         assert abs(np.mean(found) - wanted) < 4 * error
 
 
+def test_random_traders_match_where_decisions_are_far_apart() -> None:
+    """Exposure is of bars, of which those behind the last decision are some."""
+    rules = RULES.replace(fee_rate=0.0, decision_interval=7)
+    draws = _made(_agent(40, 0.3, 140, bars=1001), [Range(1, 503), Range(503, 1005)], rules, draws=96)
+    exposures = [record.exposure for record in draws]
+    assert abs(np.mean(exposures) - 0.3) < 4 * np.std(exposures, ddof=1) / np.sqrt(96)
+    assert np.mean([record.trades for record in draws]) == pytest.approx(40, rel=0.1)
+
+
 def test_random_traders_match_where_sessions_end_flat() -> None:
     rules = RULES.replace(fee_rate=0.0, flat_by_close=True, close_minutes=1)
     draws = _made(_agent(60, 0.4, 1000), [Range(1, 1003)], rules, draws=96)
@@ -241,24 +256,27 @@ def test_chances_by_hand() -> None:
     def chances(trades: int, exposure: float, stretches: int = 10) -> Switching:
         return switching([_agent(trades, exposure, 110)], rules, decisions=110, stretches=stretches)
 
-    # 100 later decisions; exposure 0.1 * 110 / 0.5 = 22 of them long; 2 * 0.22 * 10 trades are of the stretches
-    assert chances(20, 0.1) == pytest.approx((0.22, 15.6 / 200 / 0.78, 15.6 / 200 / 0.22))
+    # long for 0.1 / 0.5 of the bars; 2 * 0.2 * 10 trades are of the stretches, 16 are left for 100 later decisions
+    assert chances(20, 0.1) == pytest.approx((0.2, 8 / 100 / 0.8, 8 / 100 / 0.2))
     # longer than the stretches explain, but no switch left: long for a whole stretch or not at all
-    assert chances(4, 0.1) == pytest.approx((0.22, 0.0, 0.0))
+    assert chances(4, 0.1) == pytest.approx((0.2, 0.0, 0.0))
     # above the limit: always long but for what the trades sell
     assert chances(22, 0.6) == pytest.approx((1 / 1.01, 1.0, 0.01))
     assert chances(20, 0.6) == (1.0, 1.0, 0.0)
-    # more trades than decisions allow: 110 trades with 22 decisions long
-    assert chances(110, 0.1) == pytest.approx((0.528 / 0.78 / (1 + 0.528 / 0.78), 0.528 / 0.78, 1.0))
+    # more trades than decisions allow: (110 - 4) / 2 ways in and out, with a fifth of 100 decisions long
+    assert chances(110, 0.1) == pytest.approx((0.6625 / 1.6625, 0.53 / 0.8, 1.0))
     # trades without any exposure, and stretches of one decision
     assert chances(10, 0.0) == pytest.approx((0.05 / 1.05, 0.05, 1.0))
     assert chances(22, 0.0, stretches=110) == pytest.approx((0.1, 0.0, 0.0))
 
 
-def test_members_are_pooled_by_their_decisions() -> None:
+def test_members_are_pooled_by_their_decisions_and_bars() -> None:
     rules = TradingRules()
-    one = switching([_agent(30, 0.2, 300), _agent(10, 0.6, 100)], rules, decisions=400, stretches=2)
-    assert one == pytest.approx(switching([_agent(40, 0.3, 400)], rules, decisions=400, stretches=2))
+    wanted = switching([_agent(40, 0.3, 400)], rules, decisions=400, stretches=2)
+    assert switching([_agent(30, 0.2, 300), _agent(10, 0.6, 100)], rules, decisions=400, stretches=2) == wanted
+    # exposure is of bars: 0.3 is what 600 of them at 0.2 and 200 at 0.6 have, however few decisions they hold
+    parts = [_agent(30, 0.2, 100, bars=600), _agent(10, 0.6, 300, bars=200)]
+    assert switching(parts, rules, decisions=400, stretches=2) == pytest.approx(wanted)
 
 
 def test_draws_are_the_same_in_batches_and_change_with_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:

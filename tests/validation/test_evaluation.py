@@ -17,26 +17,30 @@ from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_scor
 from sentio_rllib.validation.splits import Range
 from tests.trading.scalar_simulator import ScalarSimulator
 from tests.trading.tapes import random_tape
+from tests.validation.records import record as made
 
 INTERVAL = 5
 REGIMES = 3
 
 
 class Walk(NamedTuple):
-    """A block, its equity bar by bar from its first one on, the bar of every trade, the fees, net gains of trips."""
+    """A block, its equity bar by bar from its first one on, the bar of every trade, the fees, net gains of trips.
+
+    `held` are the shares over each bar from the second one on.
+    """
 
     block: Range
     equity: np.ndarray
     trades: list[int]
     fees: float
     trips: list[float]
+    held: np.ndarray
 
 
 def _expected(tape: Tape, rules: TradingRules, block: Range, actions: np.ndarray) -> Walk:
     """Walk one block by the scalar simulator."""
     one = ScalarSimulator(tape, rules, block.start, block.stop, None)
-    path, trades, fees, stopped = [rules.initial_cash], list[int](), 0.0, False
-    trips, flat_equity, held = list[float](), rules.initial_cash, False
+    path, trades, fees, stopped, held = [rules.initial_cash], list[int](), 0.0, False, list[float]()
     while one.bar + INTERVAL + 1 <= block.stop - 1:
         bar = one.bar
         result = one.step(0 if stopped else int(actions[bar]))
@@ -44,21 +48,23 @@ def _expected(tape: Tape, rules: TradingRules, block: Range, actions: np.ndarray
         trades += [bar] * result.traded
         fees += result.fee
         stopped = stopped or result.terminated
-        if held and one.shares == 0:
-            trips.append(path[-1] / flat_equity - 1)
-        held = one.shares != 0
-        flat_equity = flat_equity if held else path[-1]
+        held += one.over
     before = one.fee = one.turnover = 0.0
     tail, _ = one.walk(0, block.stop - 1, liquidate=True)
     trades += [block.stop - 2] * (one.turnover > before)
-    if held:
-        trips.append(tail[-1] / flat_equity - 1)
-    return Walk(block, np.array(path + tail), trades, fees + one.fee, trips)
+    return Walk(block, np.array(path + tail), trades, fees + one.fee, one.trips, np.array(held + one.over))
 
 
-@given(seed=st.integers(0, 10_000), masks=st.sampled_from(["none", "state", "risk"]), tight=st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_records_equal_the_scalar_walk_for_blocks_of_unequal_length(seed: int, masks: str, tight: bool) -> None:
+@given(
+    seed=st.integers(0, 10_000),
+    masks=st.sampled_from(["none", "state", "risk"]),
+    tight=st.booleans(),
+    overnight=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_records_equal_the_scalar_walk_for_blocks_of_unequal_length(
+    seed: int, masks: str, tight: bool, overnight: bool
+) -> None:
     rng = np.random.default_rng(seed)
     tape = random_tape(seed, bars=170)
     rules = TradingRules(
@@ -66,6 +72,8 @@ def test_records_equal_the_scalar_walk_for_blocks_of_unequal_length(seed: int, m
         decision_interval=INTERVAL,
         episode_length=60,
         max_drawdown=0.05 if tight else 0.5,
+        flat_by_close=not overnight,
+        close_minutes=1,
     )
     edges = np.sort(rng.choice(np.arange(2, 169), 4, replace=False))
     blocks = [Range(int(a), int(b)) for a, b in ((edges[0], edges[1]), (edges[2], edges[3])) if b - a >= INTERVAL + 3]
@@ -83,18 +91,27 @@ def test_records_equal_the_scalar_walk_for_blocks_of_unequal_length(seed: int, m
 
 
 def _compare(record: Record, walks: list[Walk], tape: Tape, labels: np.ndarray) -> None:
-    by_session: dict[int, float] = {}
-    by_regime = np.zeros((3, REGIMES))  # bars, returns, trades
-    for block, equity, trades, _, _ in walks:
-        assert len(equity) == len(block)
-        for bar, value in zip(range(block.start + 1, block.stop), equity[1:] / equity[:-1] - 1, strict=True):
+    growth: dict[int, float] = {}
+    shares: dict[int, list[float]] = {}  # of equity
+    by_regime = np.zeros((3, REGIMES))  # bars, logarithms of growth, trades
+    for block, equity, trades, _, _, held in walks:
+        assert len(equity) == len(block) == len(held) + 1
+        for bar, (before, mark, over) in enumerate(zip(equity[:-1], equity[1:], held, strict=True), block.start + 1):
             session = int(tape.session[bar])
-            by_session[session] = by_session.get(session, 0.0) + value
-            by_regime[:2, labels[bar - 1]] += (1, value)
+            growth[session] = growth.get(session, 1.0) * mark / before
+            shares.setdefault(session, []).append(over * tape.close[bar - 1] / before)
+            by_regime[:2, labels[bar - 1]] += (1, np.log(mark / before))
         for bar in trades:
             by_regime[2, labels[bar]] += 1
-    assert record.session.tolist() == sorted(by_session)
-    np.testing.assert_allclose(record.session_returns, [by_session[key] for key in sorted(by_session)], atol=1e-10)
+    assert record.session.tolist() == sorted(growth)
+    np.testing.assert_allclose(record.session_returns, [growth[key] - 1 for key in sorted(growth)], atol=1e-10)
+    np.testing.assert_allclose(record.session_exposure, [np.mean(shares[key]) for key in sorted(growth)], atol=1e-10)
+    every = [each for key in sorted(growth) for each in shares[key]]
+    assert record.exposure == pytest.approx(np.mean(every), abs=1e-12)
+    assert record.opening_exposure == pytest.approx(every[0], abs=1e-12)
+    whole = np.prod([walk.equity[-1] / walk.equity[0] for walk in walks])
+    assert (1 + record.mean_return) ** record.bars == pytest.approx(whole, rel=1e-9)
+    assert record.regime_return.sum() == pytest.approx(np.log(whole), abs=1e-10)
     assert record.trades == sum(len(walk.trades) for walk in walks)
     assert record.fees_usd == pytest.approx(sum(walk.fees for walk in walks), rel=1e-9, abs=1e-9)
     assert record.bars == sum(len(walk.block) - 1 for walk in walks)
@@ -145,18 +162,13 @@ def test_the_noise_of_the_sampled_pass_never_changes_and_is_a_members_own() -> N
     assert all(record.trades == 0 for record in together.greedy)  # equal logits: the first action, Hold
 
 
-def _record(returns: list[float], trades: int) -> Record:
-    values = np.array(returns)
-    return Record(values, np.arange(len(values)), len(values), 1, trades, 0, 0.5, float(values.mean()), 0.0, 0.0)
-
-
 def test_scores_by_hand() -> None:
     up, down = [0.01, 0.03, 0.02], [-0.01, -0.03, -0.02]
     sharpe = 0.02 / 0.01 * 252**0.5
-    assert fold_score(_record(up, 3), 252) == pytest.approx(sharpe)
-    assert fold_score(_record(up, 0), 252) == 0.0
+    assert fold_score(made(up, trades=3), 252) == pytest.approx(sharpe)
+    assert fold_score(made(up, trades=0), 252) == 0.0
     members = [(7, 0), (8, 0), (9, 0), (7, 1), (8, 1), (9, 1)]
-    records = [_record(each, 3) for each in (up, up, down, down, down, up)]
+    records = [made(each, trades=3) for each in (up, up, down, down, down, up)]
     score, by_fold = score_members(records, members, 252, 0.5)
     assert by_fold.tolist() == pytest.approx(np.array([[1, 1, -1], [-1, -1, 1]]).ravel().reshape(2, 3) * sharpe)
     assert score == pytest.approx(0.0 - 0.5 * np.std([sharpe, -sharpe], ddof=1))

@@ -29,18 +29,22 @@ def test_ratios_are_empyricals() -> None:
 
 
 def test_counts_and_sums_by_hand() -> None:
-    first = record([0.01, 0.02], bars=200, decisions=20, exposure=0.2, mean_return=1e-4, trips=3, winning_trips=3)
-    second = record([0.03, -0.01], bars=100, decisions=60, exposure=0.6, mean_return=4e-4, trips=1, winning_trips=0)
+    first = record([0.01, 0.02], bars=200, decisions=20, exposure=0.2, trips=3, winning_trips=3)
+    second = record([0.03, -0.01], bars=100, decisions=60, exposure=0.65, trips=1, winning_trips=0)
     found = figures([0.02, 0.005, 0.0, 0.0], first, second)
+    # the money: 1.02 * 1.005 over 300 bars and 4 sessions
+    growth = 1.0251
     assert (found["bars"], found["sessions"], found["trips"], found["trades"]) == (300, 4, 4.0, 8.0)
-    assert found["mean_return"] == pytest.approx(2e-4)
-    assert found["exposure"] == pytest.approx(0.5)
+    assert found["total_return"] == pytest.approx(growth - 1)
+    assert (1 + found["mean_return"]) ** 300 == pytest.approx(growth, rel=1e-12)
+    # of bars, not of decisions: (200 * 0.2 + 100 * 0.65) / 300
+    assert found["exposure"] == pytest.approx(0.35)
     assert found["win_rate"] == pytest.approx(0.75)
     assert found["trades_per_day"] == 2.0
     assert found["turnover_per_day"] == pytest.approx(8e4 / 1e5 / 4)
     assert found["fees_usd"] == 80.0
-    assert found["monthly_return_21"] == pytest.approx((1 + 0.025 / 4) ** 21 - 1)
-    assert found["monthly_return_22"] == pytest.approx((1 + 0.025 / 4) ** 22 - 1)
+    assert found["monthly_return_21"] == pytest.approx(growth ** (21 / 4) - 1)
+    assert found["monthly_return_22"] == pytest.approx(growth ** (22 / 4) - 1)
 
 
 def test_several_seeds_of_the_same_bars_count_once() -> None:
@@ -77,9 +81,25 @@ def test_one_session() -> None:
     assert found["total_return"] == pytest.approx(-0.01)
 
 
-def test_a_session_that_sums_below_a_total_loss_is_one() -> None:
-    found = figures([0.1, -1.5, 0.1])
-    assert found["total_return"] == -1.0
+def test_gains_and_losses_around_zero_are_told_as_the_loss_that_they_are() -> None:
+    found = figures([0.035, -0.035] * 10)
+    assert found["total_return"] == pytest.approx((1.035 * 0.965) ** 10 - 1)
+    assert -0.014 < found["monthly_return_21"] < -0.0125
+    assert found["mean_return"] < 0.0
+    assert found["calmar"] < 0.0
+
+
+def test_the_month_the_total_and_the_bar_tell_one_story() -> None:
+    returns = np.random.default_rng(2).normal(0.002, 0.03, 42)
+    found = figures(returns.tolist())
+    assert (1 + found["monthly_return_21"]) ** 2 == pytest.approx(1 + found["total_return"], rel=1e-12)
+    assert (1 + found["mean_return"]) ** 4200 == pytest.approx(1 + found["total_return"], rel=1e-9)
+
+
+def test_a_session_that_loses_nearly_all_has_figures() -> None:
+    found = figures([0.1, -0.999999, 0.1])
+    assert found["total_return"] == pytest.approx(-1 + 1.21e-6, abs=1e-9)
+    assert found["monthly_return_21"] == pytest.approx(-1.0)
 
 
 def test_means_are_none_where_one_is() -> None:

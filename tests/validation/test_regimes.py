@@ -135,7 +135,8 @@ def test_attribution_by_hand() -> None:
     returns = np.array([0.1, -0.1, 0.1, -0.2, 0.1])
     found = attribute(returns, np.arange(1, 6), np.array([0, 2, 4]), labels, 2)
     assert found.bars.tolist() == [2, 3]  # returns of bars 1 and 4 follow label 0
-    assert found.net_return.tolist() == pytest.approx([-0.1, 0.1])
+    # 1.1 * 0.8 of the money after label 0, 0.9 * 1.1 * 1.1 of it after label 1
+    assert found.log_return.tolist() == pytest.approx(np.log([0.88, 1.089]).tolist())
     assert found.trades.tolist() == [1, 2]
     fall = np.log(0.8712 / 1.1)
     assert found.drawdown_share.tolist() == pytest.approx([np.log(0.8) / fall, np.log(0.9 * 1.1) / fall])
@@ -164,7 +165,10 @@ def test_the_parts_add_up(seed: int, regimes: int) -> None:
     trades = rng.integers(0, 300, 30)
     found = attribute(returns, bars, trades, labels, regimes)
     assert found.bars.sum() == 200
-    assert found.net_return.sum() == pytest.approx(returns.sum())
+    money = 1.0
+    for each in returns:
+        money *= 1.0 + each
+    assert found.log_return.sum() == pytest.approx(np.log(money), abs=1e-12)
     assert found.trades.sum() == 30
     assert found.drawdown_share.sum() == pytest.approx(1.0)
     # the fall that is divided is the maximum drawdown: alone in a regime, its returns compound to it

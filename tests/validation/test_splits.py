@@ -87,8 +87,9 @@ def check_contract(splits: Splits, n: int, cuts: Sequence[int], arguments: dict[
             assert list(part) == sorted(part)
             assert len(set(bars_of(part))) == len(bars_of(part))
     ranges = [each for fold in splits.folds for part in (fold.train, fold.validation) for each in part]
+    trained = [each for fold in splits.folds for each in fold.train] + list(splits.refit)
+    assert not any(each.start < cut < each.stop for each in trained for cut in cuts)
     for each in (*ranges, *splits.refit, *splits.holdout_blocks):
-        assert not any(each.start < cut < each.stop for cut in cuts)
         assert {each.start, each.stop} <= set(splits.boundaries())
     assert list(splits.boundaries()) == sorted(set(splits.boundaries()))
     assert 0 <= splits.boundaries()[0] < splits.boundaries()[-1] <= n
@@ -198,13 +199,13 @@ def test_defaults_by_hand() -> None:
     assert splits.refit == (splits.development,)
 
 
-def test_cuts_split_blocks_and_short_pieces_are_left_out() -> None:
+def test_training_ends_at_cuts_and_validation_is_carried_over_them() -> None:
     splits = make_splits(3000, cuts=(300, 310, 2990), folds=2, **SMALL)
     assert splits.development == Range(23, 2377)
-    assert splits.folds[0].validation == (Range(23, 300), Range(310, 1200))
+    assert splits.folds[0].validation == (Range(23, 1200),)
     assert splits.folds[1].train == (Range(23, 300), Range(310, 1177))
     assert splits.folds[0].train == (Range(1229, 2377),)  # 1199 + embargo, later than 1200 + purge 23
-    assert splits.holdout_blocks == (Range(2400, 2990),)
+    assert splits.holdout_blocks == (Range(2400, 3000),)
 
 
 def test_boundaries_are_the_edges() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +18,9 @@ from sentio_rllib.validation.evaluation import BlockEvaluator, Decide, Record
 from sentio_rllib.validation.schemes import Range
 from sentio_rllib.validation.stress import HIGHEST_FEE, Evaluate, breakeven_fee, cost_stress, delayed
 from tests.trading.tapes import make_tape
+from tests.validation.records import record
 
+MEMBERS = [(0, 0), (1, 0)]
 RULES = TradingRules(decision_interval=1, episode_length=50, max_position=1.0, max_drawdown=0.9, fee_rate=0.001)
 
 
@@ -37,7 +38,7 @@ def _walked(tape: Tape, actions: np.ndarray, blocks: Sequence[Range], calls: lis
     def evaluate(rules: TradingRules, bars_late: int) -> tuple[Record, ...]:
         if calls is not None:
             calls.append(rules.fee_rate)
-        evaluator = BlockEvaluator(tape.tensors(), rules, [blocks] * 2, [(0, 0), (1, 0)])
+        evaluator = BlockEvaluator(tape.tensors(), rules, [blocks] * 2, MEMBERS)
         return evaluator.evaluate(delayed(table_policy(actions), bars_late)).greedy
 
     return evaluate
@@ -46,13 +47,14 @@ def _walked(tape: Tape, actions: np.ndarray, blocks: Sequence[Range], calls: lis
 # -- the fee that it can bear ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("gain", [0.0005, 0.004, 0.03])
-def test_breakeven_fee_of_a_known_gross_return(gain: float) -> None:
+@pytest.mark.parametrize(("gain", "error"), [(0.0005, 5e-7), (0.004, 4e-6), (0.03, 5e-5)])
+def test_breakeven_fee_of_a_known_gross_return(gain: float, error: float) -> None:
     tape, actions = _alternating(gain)
     calls: list[float] = []
     fee, note = breakeven_fee(_walked(tape, actions, [Range(1, 119)], calls), RULES)
-    # simple returns are summed: (1 + gain) / (1 + fee) - 1 in the bar that buys, -fee in the one that sells
-    assert fee == pytest.approx(np.sqrt(1 + gain) - 1, rel=0.005)
+    # a dollar buys 1 / (1 + fee) dollars' worth, which are sold for (1 + gain) (1 - fee) times as much
+    # the last lies beyond twice what the turnover of an account that grows to five times its size suggests
+    assert fee == pytest.approx(gain / (2 + gain), rel=0.0, abs=error)
     assert note == ""
     assert len(calls) <= 12
 
@@ -62,7 +64,7 @@ def test_a_fee_is_found_where_the_drawdown_stop_bends_the_curve() -> None:
     calls: list[float] = []
     tight = RULES.replace(max_drawdown=0.02)
     fee, _ = breakeven_fee(_walked(tape, actions, [Range(1, 119)], calls), tight)
-    assert fee == pytest.approx(np.sqrt(1.01) - 1, rel=0.005)
+    assert fee == pytest.approx(0.01 / 2.01, rel=0.002)
     assert len(calls) <= 12
 
 
@@ -135,7 +137,7 @@ def _names_and_rules(rules: TradingRules) -> dict[str, tuple[TradingRules, int]]
         made.append((changed, bars_late))
         return _walked(tape, actions, [Range(1, 39)])(changed, bars_late)
 
-    stress = cost_stress(evaluate, rules, sessions_per_year=252, count=2)
+    stress = cost_stress(evaluate, rules, MEMBERS, sessions_per_year=252)
     assert len(made) <= 20
     return {row.name: found for row, found in zip(stress.rows, made, strict=False)}
 
@@ -167,46 +169,40 @@ def test_rows_that_the_rules_refuse_or_that_change_nothing_are_left_out() -> Non
 
 
 def test_figures_average_seeds_and_join_folds_also_within_a_session() -> None:
-    tape, actions = _alternating(0.004, bars=40, sessions=2)
-    one = _walked(tape, actions, [Range(1, 39)])(RULES, 0)[0]
-
-    def record(session: list[int], returns: list[float], bars: int, mean: float) -> Record:
-        values = {"session": np.array(session), "session_returns": np.array(returns)}
-        return replace(one, **values, bars=bars, mean_return=mean)
-
-    # two seeds in each of two folds, which share session 1
+    # two seeds in each of two folds, which divide session 1 between them
     records = [
-        record([0, 1], [0.01, 0.02], 100, 1e-4),
-        record([0, 1], [0.03, 0.00], 100, 2e-4),
-        record([1, 2], [0.01, 0.04], 300, 3e-4),
-        record([1, 2], [0.03, 0.00], 300, 5e-4),
+        record([0.01, 0.02], [0, 1], bars=100, mean_return=1e-4),
+        record([0.03, 0.00], [0, 1], bars=100, mean_return=2e-4),
+        record([0.01, 0.04], [1, 2], bars=300, mean_return=3e-4),
+        record([0.03, 0.00], [1, 2], bars=300, mean_return=5e-4),
     ]
-    row = cost_stress(lambda rules, late: records, RULES, sessions_per_year=252, count=2).rows[0]
-    expected = np.array([0.02, 0.03, 0.02])
-    assert row.mean_return == pytest.approx((100 * 3e-4 + 300 * 8e-4) / 800)
+    members = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    row = cost_stress(lambda rules, late: records, RULES, members, sessions_per_year=252).rows[0]
+    expected = np.array([0.02, 1.01 * 1.02 - 1, 0.02])
+    assert (1 + row.mean_return) ** 800 == pytest.approx(1.0001**100 * 1.0002**100 * 1.0003**300 * 1.0005**300)
     assert row.sharpe == pytest.approx(sharpe(expected, 252))
-    assert row.total_return == pytest.approx(1.02 * 1.03 * 1.02 - 1)
-    for count in (0, 5):
-        with pytest.raises(ValueError, match=rf"count is {count}, allowed 1 .. 4 \(records\)"):
-            cost_stress(lambda rules, late: records, RULES, sessions_per_year=252, count=count)
+    assert row.total_return == pytest.approx(1.02 * 1.01 * 1.02 * 1.02 - 1)
+    # the same bars walked twice, as combinatorial folds do: a path's growth is the root of both
+    twice = cost_stress(lambda rules, late: records, RULES, members, sessions_per_year=252, count=2).rows[0]
+    assert (1 + twice.total_return) ** 2 == pytest.approx(1 + row.total_return)
+    with pytest.raises(ValueError, match="shorter"):
+        cost_stress(lambda rules, late: records, RULES, members[:2], sessions_per_year=252)
 
 
-def test_costs_above_all_there_is_are_a_total_loss() -> None:
+def test_costs_that_eat_nearly_all_are_told_as_the_account_tells_them() -> None:
     tape, actions = _alternating(0.0)
-    row = cost_stress(
-        _walked(tape, actions, [Range(1, 119)]),
-        RULES.replace(fee_rate=0.025, max_drawdown=0.999999),
-        sessions_per_year=252,
-        count=2,
-    ).rows[0]
-    assert row.total_return == -1.0
+    rules = RULES.replace(fee_rate=0.025, max_drawdown=0.999999)
+    found = cost_stress(_walked(tape, actions, [Range(1, 119)]), rules, MEMBERS, sessions_per_year=252)
+    # bought at every even bar from 2 to 116 and sold at the bar after it; sums of these returns are below -100%
+    assert found.rows[0].total_return == pytest.approx((0.975 / 1.025) ** 58 - 1, rel=1e-9)
+    assert found.rows[0].total_return > -1.0
 
 
 def test_one_session_and_no_trades_have_figures() -> None:
     tape, actions = _alternating(0.004, bars=40)
-    row = cost_stress(_walked(tape, actions, [Range(1, 39)]), RULES, sessions_per_year=252, count=2).rows[0]
+    row = cost_stress(_walked(tape, actions, [Range(1, 39)]), RULES, MEMBERS, sessions_per_year=252).rows[0]
     assert row.sharpe == 0.0  # one session has no deviation
-    assert row.total_return > 0.0
-    never = cost_stress(_walked(tape, np.full(40, SELL), [Range(1, 39)]), RULES, sessions_per_year=252, count=2)
+    assert row.total_return == pytest.approx((1.004 * 0.999 / 1.001) ** 18 - 1, rel=1e-9)
+    never = cost_stress(_walked(tape, np.full(40, SELL), [Range(1, 39)]), RULES, MEMBERS, sessions_per_year=252)
     assert {each[1:] for each in never.rows} == {(0.0, 0.0, 0.0)}
     assert (never.breakeven_fee, never.note) == (None, "it never trades")

@@ -1,0 +1,525 @@
+"""Are timing and verdicts right where the truth is known? Markets and policies at the level of returns, no network.
+
+`timing`: bias and size of the timing Sharpe ratio for policies without an edge, and its power beside the former
+definition's (returns less mean exposure times buy-and-hold) where timing is real. `null`: whole verdicts on markets
+without an edge, through `sharpe_evidence`, `deflate` and `reach_verdict`, of searches of 1, 12 and 100 trials with 1
+and 8 evaluations each. `steered`: the same of the last of five sweeps, each built around the one before. `power`:
+verdicts with planted timing. `robust`: what idle trials, a ruinous one and another sweep's rows in the ledger do to
+power. All take about 20 minutes on one core; `--markets` scales their number. With `--check`, exits 1 where a floor
+is missed.
+
+Trials and evaluations correlate as those of a sweep do: `correlation.py` measures between the session returns of
+trials on a market without an edge 0.3 to 0.5, and between the evaluations of one 0.7, falling to 0.3; the exposures
+here give 0.6 and 0.8 for returns, 0.2 and 0.7 for timing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+import common
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+from scipy.special import ndtr
+
+from sentio_rllib.statistics.deflation import Looks, Panel, deflate, sharpe_evidence
+from sentio_rllib.statistics.metrics import cv_score, sharpe
+from sentio_rllib.statistics.significance import (
+    least_supported_sharpe_ratio,
+    probabilistic_sharpe_ratio,
+    sharpe_moments,
+)
+from sentio_rllib.statistics.verdict import reach_verdict, weigh_holdout
+from sentio_rllib.validation.evaluation import Record
+from sentio_rllib.validation.series import combine, timing_returns
+
+PROGRAM = "calibration"
+YEAR, FOLDS, BARS = 252, 4, 4
+"""Sessions of a year, folds, and bars of a session here."""
+VOLATILITY = 0.0125
+"""Of a session, about QQQ's."""
+CONFIDENCE, RESAMPLES = 0.95, 200
+SESSIONS, DRIFTS = (107, 250, 900), (0.0, 0.8, 1.5)
+POLICIES = ("random", "trend 1", "trend 20", "take profit", "dip 5%", "dip 10%")
+SIZES = tuple(product((1, 12, 100), (1, 8)))
+"""Trials and evaluations of a search."""
+TARGETS = (1.0, 2.0, 3.0, 4.0)
+DWELL = 2
+"""Mean sessions of a position of the random policy, and of a planted regime."""
+HOLDOUT = 4
+"""Sessions of cross-validation to one of the holdout."""
+
+Floats = NDArray[np.float64]
+Exposures = NDArray[np.bool_]
+
+
+def spans(sessions: int) -> list[tuple[int, int]]:
+    """First session and the one after the last of each fold."""
+    edges = np.linspace(0, sessions, FOLDS + 1).astype(int)
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+
+def persistent(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Standard normal, autoregressive along the last axis with a memory of :data:`DWELL` sessions."""
+    keep = 1.0 - 1.0 / (DWELL * BARS)
+    noise = random.standard_normal(shape)
+    noise[..., 1:] *= np.sqrt(1.0 - keep**2)
+    return np.asarray(lfilter([1.0], [1.0, -keep], noise, axis=-1))
+
+
+def market(random: np.random.Generator, sessions: int, drift: float, count: int = 1) -> Floats:
+    """Bar returns float64[count, bars] with the annual Sharpe ratio `drift`, independent but for that."""
+    noise = random.standard_normal((count, sessions * BARS)) * VOLATILITY / np.sqrt(BARS)
+    return noise + drift / np.sqrt(YEAR) * VOLATILITY / BARS
+
+
+def rule(policy: str, random: np.random.Generator, log_prices: Floats) -> Exposures:
+    """Exposures bool[n, bars] of a rule that starts anew; log_prices float64[n, bars + 1], 0 at first.
+
+    The rules of several rows differ by a tenth, as neighbouring trials do.
+    """
+    count, bars = log_prices.shape[0], log_prices.shape[1] - 1
+    vary = random.uniform(0.95, 1.05, count)
+    held = np.zeros((count, bars), dtype=np.bool_)
+    name, _, argument = policy.partition(" ")
+    if name == "trend":
+        rows = np.arange(count)
+        back = np.maximum(1, np.round(float(argument) * BARS * vary).astype(int))
+        for bar in range(1, bars):
+            held[:, bar] = log_prices[:, bar] > log_prices[rows, np.maximum(bar - back, 0)]
+        return held
+    inside, since, peak = np.full(count, name == "take"), np.zeros(count), np.zeros(count)
+    mark = np.zeros(count)
+    for bar in range(bars):
+        held[:, bar] = inside
+        now = log_prices[:, bar + 1]
+        if name == "take":  # sold 3% above where it was bought, bought again after ten sessions
+            sold = inside & (now - mark > 0.03 * vary)
+            since = np.where(sold, 0, since + 1)
+            again = ~inside & (since >= 10 * BARS)
+            inside, mark = (inside & ~sold) | again, np.where(again, now, mark)
+        else:  # bought so far below the peak, sold at it
+            peak = np.maximum(peak, now)
+            fall = float(argument.rstrip("%")) / 100 * vary
+            inside = np.where(inside, now < peak, now < peak - fall)
+    return held
+
+
+def exposures(
+    policy: str,
+    random: np.random.Generator,
+    returns: Floats,
+    size: tuple[int, int],
+    *,
+    planted: Floats,
+    shared: Floats | None = None,
+) -> tuple[Exposures, Floats]:
+    """Exposures bool[trials, evaluations, bars] of a search on one stretch of a market, and what they were made of.
+
+    `shared` float64[bars]: what all trials have in common; None: drawn anew.
+    """
+    (trials, evaluations), bars = size, returns.size
+    shared = persistent(random, (bars,)) if shared is None else shared
+    own = persistent(random, (trials, 1, bars))
+    course = np.empty((trials, evaluations, bars))
+    for step in range(evaluations):
+        fresh = persistent(random, (trials, bars))
+        course[:, step] = fresh if step == 0 else 0.7 * course[:, step - 1] + np.sqrt(1.0 - 0.49) * fresh
+    wish = 0.6 * shared + 0.5 * own + 0.62 * course
+    if policy == "random":
+        return np.asarray(wish + planted > 0.0), wish
+    log_prices = np.concatenate([[0.0], np.cumsum(np.log1p(returns))])
+    held = rule(policy, random, np.broadcast_to(log_prices, (trials, bars + 1)))
+    return np.asarray(held[:, None] & (wish > -0.84)), wish  # four fifths of it
+
+
+def made_record(returns: Floats, exposure: Floats, opening: float, first: int) -> Record:
+    """A record of these sessions, which begin with `first`; only what series are made of is filled in."""
+    sessions, bars = np.arange(first, first + returns.size), np.full(returns.size, float(BARS))
+    trades = int(exposure.any())
+    return Record(returns, sessions, exposure, bars, returns.size * BARS, 1, trades, 0, 0.0, opening, 0.0, 0.0, 0.0)
+
+
+def by_session(held: Any, returns: Floats) -> tuple[Floats, Floats]:
+    """Session returns and mean exposures float64[..., S] of exposures [..., bars]."""
+    shape = (*np.shape(held)[:-1], -1, BARS)
+    grown = np.prod(1.0 + (held * returns).reshape(shape), axis=-1) - 1.0
+    return grown, np.asarray(held, dtype=np.float64).reshape(shape).mean(-1)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search that has come to its end, as the evidence sees it."""
+
+    panel: Panel
+    chosen: int
+    holdout_raw: Floats
+    holdout_timing: Floats
+    looks: Looks
+    wishes: tuple[Floats, ...] = ()
+
+
+def hold_records(returns: Floats, sessions: int) -> dict[int, Record]:
+    """Buy-and-hold on each fold."""
+    hold, _ = by_session(np.ones(returns.size), returns)
+    return {
+        fold: made_record(hold[first:last], np.ones(last - first), 1.0, first)
+        for fold, (first, last) in enumerate(spans(sessions))
+    }
+
+
+@dataclass(frozen=True)
+class Made:
+    """A market with what is planted in it, float64[bars] each."""
+
+    returns: Floats
+    regime: Floats
+    sessions: int
+
+
+def make(random: np.random.Generator, sessions: int, *, drift: float, edge: float = 0.0) -> Made:
+    """Make the sessions of cross-validation and the holdout's behind them."""
+    returns = market(random, sessions + sessions // HOLDOUT, drift)[0]
+    regime = np.where(persistent(random, (returns.size,)) > 0.0, 1.0, -1.0)
+    return Made(returns + edge * regime, regime, sessions)
+
+
+def search(
+    policy: str,
+    random: np.random.Generator,
+    size: tuple[int, int],
+    made: Made,
+    *,
+    skill: float = 0.0,
+    shared: tuple[Floats, ...] = (),
+) -> Search:
+    """Search `size` trials and evaluations and take the best by its cv_score, as a sweep does."""
+    returns, sessions, held_out = made.returns, made.sessions, made.sessions // HOLDOUT
+    parts, wishes = [], []
+    for number, (first, last) in enumerate([*spans(sessions), (sessions, sessions + held_out)]):
+        bars = slice(first * BARS, last * BARS)
+        common = shared[number] if shared else None
+        held_there, wish = exposures(
+            policy, random, returns[bars], size, planted=skill * made.regime[bars], shared=common
+        )
+        parts.append(held_there)
+        wishes.append(wish)
+    held = np.concatenate(parts, axis=-1)
+    grown, exposure = by_session(held, returns)
+    opening = held[..., ::BARS].astype(np.float64)
+    best = [max(range(size[1]), key=lambda step: _score(grown[trial, step], sessions)) for trial in range(size[0])]
+    chosen = max(range(size[0]), key=lambda trial: _score(grown[trial, best[trial]], sessions))
+    hold = hold_records(returns, sessions)
+    raw, timing = np.empty((sessions, size[0])), np.empty((sessions, size[0]))
+    for trial, step in enumerate(best):
+        way = (grown[trial, step], exposure[trial, step])
+        records = [
+            made_record(way[0][first:last], way[1][first:last], opening[trial, step, first], first)
+            for first, last in spans(sessions)
+        ]
+        series = combine(records, hold, [(0, fold) for fold in range(FOLDS)])
+        raw[:, trial], timing[:, trial] = series.raw, series.timing
+    whole, _ = by_session(np.ones(returns.size), returns)
+    way = (chosen, best[chosen])
+    last = made_record(grown[way][sessions:], exposure[way][sessions:], opening[way][sessions], sessions)
+    held_hold = made_record(whole[sessions:], np.ones(held_out), 1.0, sessions)
+    last_timing = timing_returns(last, held_hold, float(whole[:sessions].mean()) / BARS)
+    names = tuple(f"trial_{trial:04d}" for trial in range(size[0]))
+    panel = Panel(names, raw, timing, whole[:sessions], (1,) * size[0])
+    kept = tuple(wish[way] for wish in wishes)
+    return Search(panel, chosen, last.session_returns, last_timing, _looks(panel, size[0] * size[1]), kept)
+
+
+def _score(returns: Floats, sessions: int) -> float:
+    return cv_score(np.array([[sharpe(returns[first:last], YEAR)] for first, last in spans(sessions)]))
+
+
+def _looks(panel: Panel, evaluations: int) -> Looks:
+    trading = panel.trading()
+    raw, timing = (
+        np.array([sharpe(returns[:, trial], 1) for trial in trading]) for returns in (panel.raw, panel.timing)
+    )
+    return Looks(len(trading), evaluations, 0, 0, raw, timing)
+
+
+def judge(found: Search) -> bool:
+    """Whether the verdict is `supported`; what cannot be any more is not resampled."""
+    name = found.panel.trials[found.chosen]
+    quick = sharpe_evidence(found.panel, name, found.looks, sessions_per_year=YEAR)
+    if any(quick[part]["dsr"] is None or quick[part]["dsr"] < CONFIDENCE for part in ("raw", "timing")):
+        return False
+    shared: dict[str, Any] = {"sessions_per_year": YEAR, "confidence": CONFIDENCE, "resamples": RESAMPLES, "seed": 1}
+    deflated = deflate(found.panel, name, found.looks, **shared)
+    timing = deflated["timing"]
+    edge = timing["sharpe"] - timing["expected_maximum_sharpe"]
+    raw = found.holdout_raw
+    metrics = {"sharpe": sharpe(raw, YEAR), "sessions": raw.size, "trades": int(np.ptp(raw) > 0.0)}
+    weight = weigh_holdout(raw, found.holdout_timing, edge, sessions_per_year=YEAR)
+    holdout = {"opened": True, "why": "", "sound": True, "openings": 1, "metrics": metrics, "weight": weight}
+    return reach_verdict(deflated, holdout, confidence=CONFIDENCE, scope="made").verdict == "supported"
+
+
+def edge_of(target: float, skill: float) -> float:
+    """Drift of a bar in a planted regime that gives each trial the annual timing Sharpe ratio `target`."""
+    right = 2.0 * float(ndtr(skill)) - 1.0
+    return target / np.sqrt(YEAR) * VOLATILITY * 0.5 / (BARS * right / 2.0)
+
+
+def null_cells(markets: int) -> list[dict[str, Any]]:
+    """Judge searches without an edge; one row for each size, policy, drift and length."""
+    rows = []
+    for (number, size), sessions in product(enumerate(SIZES), SESSIONS):
+        for (kind, policy), drift in product(enumerate(POLICIES), DRIFTS):
+            random = np.random.default_rng([number, sessions, kind, round(10 * drift)])
+            found = [search(policy, random, size, make(random, sessions, drift=drift)) for _ in range(markets)]
+            rows.append(
+                {
+                    "trials": size[0],
+                    "evaluations": size[1],
+                    "sessions": sessions,
+                    "policy": policy,
+                    "drift": drift,
+                    "verdicts": markets,
+                    "supported": sum(map(judge, found)),
+                }
+            )
+        done = sum(row["supported"] for row in rows), sum(row["verdicts"] for row in rows)
+        print(f"null {size} {sessions}: {done[0]} of {done[1]} so far", flush=True)
+    return rows
+
+
+def steered(markets: int) -> list[dict[str, Any]]:
+    """Judge the last of five sweeps on one market without an edge, each built around the champion of the one before.
+
+    The four before never open their holdout, as comparisons of arms and runs that are given up do not.
+    """
+    rows = []
+    for sessions in SESSIONS:
+        random, supported = np.random.default_rng([5, sessions]), 0
+        for _ in range(markets):
+            made, wishes = make(random, sessions, drift=0.8), ()
+            for _ in range(5):
+                found = search("random", random, (12, 8), made, shared=wishes)
+                wishes = found.wishes
+            looks = found.looks
+            counted = Looks(looks.trials, looks.evaluations, 4, 4 * looks.evaluations, looks.raw, looks.timing)
+            supported += judge(replace(found, looks=counted))
+        rows.append({"sessions": sessions, "verdicts": markets, "supported": supported, "rate": supported / markets})
+        print(f"steered {sessions}: {supported} of {markets}", flush=True)
+    return rows
+
+
+def cells(rows: list[dict[str, Any]], least: int = 500) -> Iterator[dict[str, Any]]:
+    """Yield sums over every combination of up to three keys that leaves at least `least` verdicts."""
+    keys = ("trials", "evaluations", "sessions", "policy", "drift")
+    for chosen in product((False, True), repeat=len(keys)):
+        names = [key for key, use in zip(keys, chosen, strict=True) if use]
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for row in rows:
+            groups.setdefault(tuple(row[name] for name in names), []).append(row)
+        for values, group in groups.items():
+            verdicts = sum(row["verdicts"] for row in group)
+            if names and verdicts >= least:
+                supported = sum(row["supported"] for row in group)
+                yield {**dict(zip(names, values, strict=True)), "verdicts": verdicts, "rate": supported / verdicts}
+
+
+def power_table(markets: int) -> list[dict[str, Any]]:
+    """Judge searches that have found planted timing: 12 trials, 8 evaluations, a market that rises."""
+    rows = []
+    for sessions, target in product(SESSIONS, TARGETS):
+        random = np.random.default_rng([1, sessions, round(target)])
+        found = [
+            search("random", random, (12, 8), make(random, sessions, drift=0.8, edge=edge_of(target, 1.0)), skill=1.0)
+            for _ in range(markets)
+        ]
+        rate = sum(map(judge, found)) / markets
+        rows.append({"sessions": sessions, "target": target, "verdicts": markets, "power": rate})
+        print(f"power {sessions} sessions, Sharpe ratio {target:g}: {rate:.2f}", flush=True)
+    return rows
+
+
+def with_idle(found: Search, count: int) -> Search:
+    """Add `count` trials that never trade."""
+    panel = found.panel
+    names = (*panel.trials, *(f"idle_{index}" for index in range(count)))
+    columns = [np.concatenate([each, np.zeros((len(each), count))], axis=1) for each in (panel.raw, panel.timing)]
+    wider = Panel(names, *columns, panel.hold, (1,) * len(names))
+    return Search(wider, found.chosen, found.holdout_raw, found.holdout_timing, found.looks)
+
+
+def with_ruin(found: Search, random: np.random.Generator) -> Search:
+    """Add one trial with an annual Sharpe ratio of -20, here and in the ledger."""
+    panel, looks = found.panel, found.looks
+    loss = random.normal(-20.0 / np.sqrt(YEAR), 1.0, len(panel.raw)) * 0.001
+    columns = [np.concatenate([each, loss[:, None]], axis=1) for each in (panel.raw, panel.timing)]
+    wider = Panel((*panel.trials, "ruin"), *columns, panel.hold, (1,) * (len(panel.trials) + 1))
+    evaluations = looks.evaluations + looks.evaluations // looks.trials
+    told = [np.append(each, sharpe(loss, 1)) for each in (looks.raw, looks.timing)]
+    counted = Looks(looks.trials + 1, evaluations, 0, 0, *told)
+    return Search(wider, found.chosen, found.holdout_raw, found.holdout_timing, counted)
+
+
+def with_other_sweep(found: Search) -> Search:
+    """Add another sweep's 12 trials with 8 evaluations each to the ledger, of Sharpe ratios from -20 to 20."""
+    looks, other = found.looks, np.linspace(-20.0, 20.0, 12) / np.sqrt(YEAR)
+    told = [np.append(each, other) for each in (looks.raw, looks.timing)]
+    counted = Looks(looks.trials, looks.evaluations, 1, 96, *told)
+    return Search(found.panel, found.chosen, found.holdout_raw, found.holdout_timing, counted)
+
+
+def robustness(markets: int) -> dict[str, Any]:
+    """Power at a timing Sharpe ratio of 2 in 900 sessions, as it is and with rows that should not matter."""
+    random = np.random.default_rng(2)
+    found = [
+        search("random", random, (12, 8), make(random, 900, drift=0.8, edge=edge_of(2.0, 1.0)), skill=1.0)
+        for _ in range(markets)
+    ]
+    ruin = np.random.default_rng(3)
+    cases = {
+        "as it is": found,
+        "4 idle trials": [with_idle(each, 4) for each in found],
+        "a trial of -20": [with_ruin(each, ruin) for each in found],
+        "another sweep": [with_other_sweep(each) for each in found],
+    }
+    return {name: sum(map(judge, each)) / markets for name, each in cases.items()}
+
+
+def timing_of(returns: Floats, held: Exposures, sessions: int) -> tuple[Floats, Floats]:
+    """Timing by the package's definition and by the former one, float64[S] each."""
+    grown, exposure = by_session(held, returns)
+    whole, _ = by_session(np.ones(returns.size), returns)
+    records, former = [], []
+    for first, last in spans(sessions):
+        opening = float(held[first * BARS])
+        records.append(made_record(grown[first:last], exposure[first:last], opening, first))
+        former.append(grown[first:last] - exposure[first:last].mean() * whole[first:last])
+    series = combine(records, hold_records(returns, sessions), [(0, fold) for fold in range(FOLDS)])
+    return series.timing, np.concatenate(former)
+
+
+def probability(returns: Floats) -> float:
+    """PSR of timing above 0; 0 where there is none."""
+    if np.ptp(returns) == 0.0:
+        return 0.0
+    moments = sharpe_moments(returns)
+    return probabilistic_sharpe_ratio(
+        moments.sharpe,
+        0.0,
+        returns.size,
+        moments.skew,
+        moments.kurtosis,
+        autocorrelation=max(0.0, moments.autocorrelation),
+        under="null",
+    )
+
+
+def timing_null(markets: int) -> list[dict[str, Any]]:
+    """Bias and size of timing of policies without an edge."""
+    rows = []
+    for sessions, drift, (kind, policy) in product((107, 252, 900), DRIFTS, enumerate(POLICIES)):
+        random = np.random.default_rng([3, sessions, round(10 * drift), kind])
+        returns = market(random, sessions, drift, markets)
+        parts = []
+        for first, last in spans(sessions):
+            bars = returns[:, first * BARS : last * BARS]
+            if policy == "random":
+                parts.append(persistent(random, bars.shape) > 0.0)
+            else:
+                prices = np.concatenate([np.zeros((markets, 1)), np.cumsum(np.log1p(bars), axis=1)], axis=1)
+                parts.append(rule(policy, random, prices))
+        held = np.concatenate(parts, axis=1)
+        both = [timing_of(returns[index], held[index], sessions) for index in range(markets)]
+        row = {"sessions": sessions, "drift": drift, "policy": policy, "markets": markets}
+        for name, series in zip(("", "former_"), zip(*both, strict=True), strict=True):
+            row[f"{name}sharpe"] = float(np.mean([sharpe(each, YEAR) for each in series]))
+            row[f"{name}size"] = float(np.mean([probability(each) >= CONFIDENCE for each in series]))
+        rows.append(row)
+    print(f"timing: {len(rows)} cells without an edge", flush=True)
+    return rows
+
+
+def timing_power(markets: int) -> list[dict[str, Any]]:
+    """Power of timing that is real, by the definition and by the former one."""
+    rows = []
+    for sessions, target in ((107, 3.0), (252, 1.5), (900, 1.0)):
+        random = np.random.default_rng([4, sessions])
+        both = []
+        for _ in range(markets):
+            regime = np.where(persistent(random, (sessions * BARS,)) > 0.0, 1.0, -1.0)
+            returns = market(random, sessions, 0.8)[0] + edge_of(target, 1.0) * regime
+            both.append(timing_of(returns, persistent(random, regime.shape) + regime > 0.0, sessions))
+        found, former = (
+            np.mean([probability(each) >= CONFIDENCE for each in series]) for series in zip(*both, strict=True)
+        )
+        rows.append({"sessions": sessions, "target": target, "power": float(found), "former_power": float(former)})
+    return rows
+
+
+def least_supported() -> list[dict[str, Any]]:
+    """The least annual Sharpe ratio that can be supported, by sessions and looks."""
+    counts = {"1 x 1": 1.0, "12 x 8": 12 * 8**0.5, "100 x 8": 100 * 8**0.5}
+    return [
+        {"sessions": sessions}
+        | {
+            name: least_supported_sharpe_ratio(looks, sessions, confidence=CONFIDENCE) * YEAR**0.5
+            for name, looks in counts.items()
+        }
+        for sessions in SESSIONS
+    ]
+
+
+def main() -> None:
+    """Run all parts, write the result, and compare with the floors."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--markets", type=int, default=28, help="null markets of each of the 324 cells (default 28)")
+    args = parser.parse_args()
+    rows = null_cells(args.markets)
+    figures: dict[str, Any] = {
+        "settings": vars(args),
+        "timing_null": timing_null(max(1, 1000 * args.markets // 28)),
+        "timing_power": timing_power(max(1, 1000 * args.markets // 28)),
+        "null": rows,
+        "steered": steered(max(1, 500 * args.markets // 28)),
+        "power": power_table(max(1, 300 * args.markets // 28)),
+        "robust": robustness(max(1, 400 * args.markets // 28)),
+        "least_sharpe": least_supported(),
+    }
+    verdicts, supported = (sum(row[key] for row in rows) for key in ("verdicts", "supported"))
+    worst = max(cells(rows), key=lambda cell: cell["rate"], default={"rate": 1.0})
+    figures["null_total"] = {"verdicts": verdicts, "supported": supported, "rate": supported / verdicts, "worst": worst}
+    print(common.write_result(PROGRAM, figures))
+    common.finish(floors_of(figures), args.check)
+
+
+def floors_of(figures: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """What `--check` asks: upper bounds are given by what is left of them."""
+    power = {(row["sessions"], row["target"]): row["power"] for row in figures["power"]}
+    robust, total = figures["robust"], figures["null_total"]
+    moved = max(abs(rate - robust["as it is"]) for rate in robust.values())
+    timing = figures["timing_null"]
+    kept = min(row["power"] / row["former_power"] for row in figures["timing_power"])
+    return {
+        "null verdicts": (total["verdicts"], 5000),
+        "supported without an edge, 1% at most (what is left)": (0.01 - total["rate"], 0.0),
+        f"the same in the worst cell of 500, 2% at most: {total['worst']}": (0.02 - total["worst"]["rate"], 0.0),
+        "the same after four sweeps that steered it, 2% at most": (
+            0.02 - max(row["rate"] for row in figures["steered"]),
+            0.0,
+        ),
+        "power at a timing Sharpe ratio of 2, 900 sessions": (power[900, 2.0], 0.60),
+        "power at a timing Sharpe ratio of 3, 900 sessions": (power[900, 3.0], 0.95),
+        "power moved by idle, ruinous and others' trials, 2 points at most": (0.02 - moved, 0.0),
+        "largest bias of timing without an edge, 0.1 at most": (0.1 - max(abs(row["sharpe"]) for row in timing), 0.0),
+        "largest size of timing at 5%, 7% at most": (0.07 - max(row["size"] for row in timing), 0.0),
+        "power of timing, share of the former definition's": (kept, 0.9),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
