@@ -228,7 +228,8 @@ def search(
     way = (chosen, best[chosen])
     last = made_record(grown[way][sessions:], exposure[way][sessions:], opening[way][sessions], sessions)
     held_hold = made_record(whole[sessions:], np.ones(held_out), 1.0, sessions)
-    last_timing = timing_returns(last, held_hold, float(whole[:sessions].mean()) / BARS)
+    usual = float(exposure[way][:sessions].mean())
+    last_timing = timing_returns(last, held_hold, float(whole[:sessions].mean()) / BARS, usual)
     names = tuple(f"trial_{trial:04d}" for trial in range(size[0]))
     panel = Panel(names, raw, timing, whole[:sessions], (1,) * size[0])
     kept = tuple(wish[way] for wish in wishes)
@@ -447,7 +448,7 @@ def timing_null(markets: int) -> list[dict[str, Any]]:
 def timing_power(markets: int) -> list[dict[str, Any]]:
     """Power of timing that is real, by the definition and by the former one."""
     rows = []
-    for sessions, target in ((107, 3.0), (252, 1.5), (900, 1.0)):
+    for sessions, target in ((107, 3.0), (107, 4.0), (252, 1.5), (252, 2.5), (900, 1.0)):
         random = np.random.default_rng([4, sessions])
         both = []
         for _ in range(markets):

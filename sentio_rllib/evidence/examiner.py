@@ -28,7 +28,7 @@ from sentio_rllib.validation.baselines import NO_STOP, run_baselines, table_poli
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record
 from sentio_rllib.validation.performance import describe, describe_baselines
 from sentio_rllib.validation.schemes import Range
-from sentio_rllib.validation.series import Series, combine, coverage, returns_by_session, timing_returns
+from sentio_rllib.validation.series import Series, combine, coverage, returns_by_session, timing_returns, usual_exposure
 from sentio_rllib.validation.stress import cost_stress, delayed
 
 
@@ -122,7 +122,8 @@ class Examiner:
         """Measure the champion on the holdout, from its record there on the whole `tape`."""
         settings, blocks = self._settings_of(best), self.prepared.splits.holdout_blocks
         hold, market = self._walk_hold(tape, settings, [blocks])[0], self._market_mean(settings)
-        timing = timing_returns(record, hold, market)
+        usual = usual_exposure(_records_of(best), [self._hold_of(settings)[fold] for _, fold in settings.members])
+        timing = timing_returns(record, hold, market, usual)
         series = Series(record.session, record.session_returns, timing, record.cash_return)
         return self._measure(_Part("holdout", tape, blocks, market), settings.rules, series, [record], count=1)
 

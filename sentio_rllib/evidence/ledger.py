@@ -1,8 +1,8 @@
 """The ledger: every trial that was scored on a session's bars, and every opening of a holdout, of all sweeps.
 
 What the best Sharpe ratio of a search is worth depends on how much was tried on the same data, by this sweep and by
-others. A session is known by the hash of its bars, so neither an appended day nor another file name makes old data
-new. Nothing is taken back: rows are added, and counts only grow.
+others. A session is known again by its bars, or by its date and what it gained (`session_marks.py`), so neither an
+appended day nor another file makes old data new. Nothing is taken back: rows are added, and counts only grow.
 
 The ledger is one SQLite file with a rollback journal, which network file systems bear and a write-ahead log does not.
 Processes wait for one another, and what a killed one left half done is undone by whoever comes next. Knows no Ray.
@@ -10,76 +10,51 @@ Processes wait for one another, and what a killed one left half done is undone b
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from sentio_rllib.errors import SweepError
-from sentio_rllib.market.ohlcv import Bars
+from sentio_rllib.evidence.ledger_tables import (
+    GAINS_ON,
+    OPENINGS_ON,
+    TRIALS_ON,
+    UPSERT_TRIAL,
+    ForeignFileError,
+    add_opening,
+    add_sessions,
+    ask,
+    now,
+    prepare,
+    recorded_opening,
+    sweep_id,
+)
+from sentio_rllib.evidence.session_marks import NEAR, SessionMark
 
-SCHEMA_VERSION = 1
-APPLICATION_ID = 0x53454E54  # "SENT", tells a ledger from the databases of other programs
-HASH_DIGITS = 32
+Marks = Sequence[SessionMark]
+ALIKE, MIN_COMMON = 0.8, 20
+"""Correlation of session gains from which two markets move alike, and the common dates that it takes."""
 BUSY_SECONDS = 30.0
 """How long an operation waits for another process before it gives up."""
-
-_SCHEMA = (
-    "CREATE TABLE session (id INTEGER PRIMARY KEY, hash TEXT NOT NULL UNIQUE)",
-    """CREATE TABLE sweep (
-        id INTEGER PRIMARY KEY, uid TEXT NOT NULL UNIQUE, name TEXT NOT NULL, code TEXT NOT NULL,
-        registered_at TEXT NOT NULL)""",
-    """CREATE TABLE sweep_session (
-        session INTEGER NOT NULL REFERENCES session, part TEXT NOT NULL CHECK (part IN ('development', 'holdout')),
-        sweep INTEGER NOT NULL REFERENCES sweep, PRIMARY KEY (session, part, sweep)) WITHOUT ROWID""",
-    """CREATE TABLE trial (
-        id INTEGER PRIMARY KEY, sweep INTEGER NOT NULL REFERENCES sweep, trial_id TEXT NOT NULL, config TEXT NOT NULL,
-        members INTEGER NOT NULL, evaluations INTEGER NOT NULL, env_steps INTEGER NOT NULL, state TEXT NOT NULL,
-        sharpe REAL, timing_sharpe REAL, UNIQUE (sweep, trial_id))""",
-    """CREATE TABLE opening (
-        id INTEGER PRIMARY KEY, sweep INTEGER NOT NULL REFERENCES sweep, key TEXT NOT NULL, opened_at TEXT NOT NULL,
-        seen INTEGER NOT NULL, UNIQUE (sweep, key))""",
-    """CREATE TABLE opening_session (
-        session INTEGER NOT NULL REFERENCES session, opening INTEGER NOT NULL REFERENCES opening,
-        PRIMARY KEY (session, opening)) WITHOUT ROWID""",
-)
-
-_UPSERT_TRIAL = """
-INSERT INTO trial (sweep, trial_id, config, members, evaluations, env_steps, state, sharpe, timing_sharpe)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (sweep, trial_id) DO UPDATE SET
-    config = excluded.config, state = excluded.state, members = MAX(members, excluded.members),
-    evaluations = MAX(evaluations, excluded.evaluations), env_steps = MAX(env_steps, excluded.env_steps),
-    sharpe = COALESCE(excluded.sharpe, sharpe), timing_sharpe = COALESCE(excluded.timing_sharpe, timing_sharpe)"""
-
-# the sessions asked for are joined as a temporary table: SQLite bounds the variables of a statement
-_TRIALS_ON = """
-SELECT sweep.uid, sweep.name, trial.trial_id, trial.config, trial.members, trial.evaluations, trial.env_steps,
-       trial.state, trial.sharpe, trial.timing_sharpe
-FROM trial JOIN sweep ON sweep.id = trial.sweep
-WHERE sweep.id IN (
-    SELECT sweep_session.sweep FROM asked JOIN session USING (hash)
-    JOIN sweep_session ON sweep_session.session = session.id AND sweep_session.part = 'development')
-ORDER BY trial.id"""
-
-_OPENINGS_ON = """
-SELECT opening.id, opening.sweep, sweep.name, opening.opened_at, COUNT(*)
-FROM asked JOIN session USING (hash)
-JOIN opening_session ON opening_session.session = session.id
-JOIN opening ON opening.id = opening_session.opening
-JOIN sweep ON sweep.id = opening.sweep
-GROUP BY opening.id ORDER BY opening.id"""
 
 
 class HoldoutOpenedError(SweepError):
     """Sessions of the holdout were looked at before, and a second look was not asked for."""
+
+
+class AlikeMarket(NamedTuple):
+    """A sweep on another market: its name and symbol, the correlation of session gains, and over how many dates."""
+
+    sweep: str
+    symbol: str
+    correlation: float
+    dates: int
 
 
 @dataclass(frozen=True)
@@ -149,33 +124,6 @@ class Opening:
     seen: int
 
 
-def session_hashes(bars: Bars) -> tuple[str, ...]:
-    """Hash the bars of each session.
-
-    Parameters
-    ----------
-    bars
-        T bars of S sessions. Pass whole bars: a session that a slice divides is another session here.
-
-    Returns
-    -------
-    tuple[str, ...]
-        S hashes in time order, each the first 32 hex digits of the SHA-256 of the session's stamps (int64, ns UTC) and
-        its open, high, low, close and volume (float64), little-endian, one array after the other. The symbol is left
-        out, so that a renamed file is the same data, and so are bars outside the calendar's hours, so that keeping
-        them makes no new session; one that has no others is hashed by them.
-    """
-    session, regular = bars.sessions.session, bars.sessions.regular
-    kept = np.flatnonzero(regular | (np.bincount(session, regular) == 0)[session])
-    starts = np.flatnonzero(np.diff(session[kept])) + 1  # of all but the first
-    values = (bars.open, bars.high, bars.low, bars.close, bars.volume)
-    columns = [bars.timestamp[kept].astype("<i8"), *(column[kept].astype("<f8") for column in values)]
-    sessions = zip(*(np.split(column, starts) for column in columns), strict=True)
-    return tuple(
-        hashlib.sha256(b"".join(part.tobytes() for part in session)).hexdigest()[:HASH_DIGITS] for session in sessions
-    )
-
-
 class Ledger:
     """The ledger at `path`, made with its folders where there is none.
 
@@ -204,10 +152,13 @@ class Ledger:
         if folder:
             raise SweepError(self._unusable("it is a folder"))
         with self._transaction("IMMEDIATE", create=True) as connection:
-            self._prepare(connection)
+            try:
+                prepare(connection)
+            except ForeignFileError as error:
+                raise SweepError(self._unusable(str(error))) from error
 
     def register_sweep(
-        self, uid: str, name: str, code: str, development: Sequence[str], holdout: Sequence[str]
+        self, uid: str, name: str, code: str, development: Marks, holdout: Marks, *, symbol: str | None = None
     ) -> None:
         """Record a sweep and its sessions; again for the same `uid`, sessions are only added.
 
@@ -217,23 +168,24 @@ class Ledger:
             Identity of the sweep, kept when it is resumed.
         name, code
             Its name and the version of the code, as first registered.
-        development
-            Hashes (:func:`session_hashes`) of the sessions that its trials are trained and scored on.
-        holdout
-            Hashes of the sessions of its holdout, empty where it has none.
+        development, holdout
+            Of the sessions that its trials are trained and scored on, and of those of its holdout, if it has one.
+        symbol
+            Of its market.
         """
         with self._transaction("IMMEDIATE") as connection:
             connection.execute(
-                "INSERT INTO sweep (uid, name, code, registered_at) VALUES (?, ?, ?, ?) ON CONFLICT (uid) DO NOTHING",
-                (uid, name, code, _now()),
+                "INSERT INTO sweep (uid, name, code, registered_at, symbol) VALUES (?, ?, ?, ?, ?) "
+                "ON CONFLICT (uid) DO NOTHING",
+                (uid, name, code, now(), symbol),
             )
-            sweep = _sweep_id(connection, uid)
-            for part, hashes in (("development", development), ("holdout", holdout)):
-                _add_sessions(connection, hashes)
+            sweep = sweep_id(connection, uid)
+            for part, marks in (("development", development), ("holdout", holdout)):
+                add_sessions(connection, marks)
                 connection.executemany(
                     "INSERT OR IGNORE INTO sweep_session (session, part, sweep) "
                     "SELECT id, ?, ? FROM session WHERE hash = ?",
-                    ((part, sweep, value) for value in hashes),
+                    ((part, sweep, mark.hash) for mark in marks),
                 )
 
     def knows(self, uid: str) -> bool:
@@ -268,21 +220,21 @@ class Ledger:
         if min(counts) < 0:
             raise ValueError(f"members, evaluations, env_steps are {counts}: none may be negative")
         with self._transaction("IMMEDIATE") as connection:
-            sweep = _sweep_id(connection, uid)
+            sweep = sweep_id(connection, uid)
             sharpes = (_finite(sharpe), _finite(timing_sharpe))
-            connection.execute(_UPSERT_TRIAL, (sweep, trial_id, config, *counts, state, *sharpes))
+            connection.execute(UPSERT_TRIAL, (sweep, trial_id, config, *counts, state, *sharpes))
 
-    def trials_on(self, sessions: Sequence[str]) -> list[LedgerTrial]:
-        """Return the trials of every sweep that was trained or scored on any of `sessions` (hashes), oldest first."""
+    def trials_on(self, sessions: Marks) -> list[LedgerTrial]:
+        """Return the trials of every sweep that was trained or scored on any of `sessions`, oldest first."""
         with self._transaction("DEFERRED") as connection:
-            _ask(connection, sessions)
-            return [LedgerTrial(*row) for row in connection.execute(_TRIALS_ON)]
+            ask(connection, sessions)
+            return [LedgerTrial(*row) for row in connection.execute(TRIALS_ON)]
 
-    def trials_that_saw(self, sessions: Sequence[str]) -> int:
+    def trials_that_saw(self, sessions: Marks) -> int:
         """Count the trials that were trained or scored on any of `sessions`; such a holdout is not unseen."""
         return len(self.trials_on(sessions))
 
-    def open_holdout(self, uid: str, key: str, sessions: Sequence[str], *, reopen: bool) -> Opening:
+    def open_holdout(self, uid: str, key: str, sessions: Marks, *, reopen: bool) -> Opening:
         """Record that a holdout is opened; call it **before** anything is scored there.
 
         Parameters
@@ -293,7 +245,7 @@ class Ledger:
             What is scored. The same `uid` and `key` again are the same opening, whose answer is repeated: evaluating is
             deterministic, and a resumed sweep does it again.
         sessions
-            Hashes of the sessions that are looked at.
+            That are looked at.
         reopen
             Whether sessions that were opened before, by any sweep or for another `key`, may be opened again. Each
             further look lets the holdout choose what is shown, so its figures are worth less.
@@ -305,13 +257,13 @@ class Ledger:
         ValueError
             If the sweep is not registered, `sessions` is empty, or differs from those of the same `uid` and `key`.
         """
-        hashes = set(sessions)
+        hashes = {mark.hash for mark in sessions}
         if not hashes:
             raise ValueError("a holdout without sessions cannot be opened")
         with self._transaction("IMMEDIATE") as connection:
-            sweep = _sweep_id(connection, uid)
-            overlapping = _overlapping(connection, hashes)
-            recorded = _recorded_opening(connection, sweep, key, hashes)
+            sweep = sweep_id(connection, uid)
+            overlapping = _overlapping(connection, sessions)
+            recorded = recorded_opening(connection, sweep, key, hashes)
             earlier = tuple(
                 opening
                 for number, owner, opening in overlapping
@@ -320,14 +272,42 @@ class Ledger:
             if recorded is None:
                 if earlier and not reopen:
                     raise HoldoutOpenedError(self._opened_before(earlier, len(hashes)))
-                recorded = _add_opening(connection, sweep, key, hashes)
+                recorded = add_opening(connection, sweep, key, {mark.hash: mark for mark in sessions}.values())
             (seen,) = connection.execute("SELECT seen FROM opening WHERE id = ?", (recorded,)).fetchone()
         return Opening(number=len(earlier) + 1, reopened=bool(earlier), earlier=earlier, seen=seen)
 
-    def openings_on(self, sessions: Sequence[str]) -> tuple[EarlierOpening, ...]:
-        """Return the distinct openings that saw any of `sessions` (hashes), oldest first."""
+    def openings_on(self, sessions: Marks) -> tuple[EarlierOpening, ...]:
+        """Return the distinct openings that saw any of `sessions`, oldest first."""
         with self._transaction("DEFERRED") as connection:
             return tuple(opening for _, _, opening in _overlapping(connection, sessions))
+
+    def alike(self, uid: str, sessions: Marks) -> tuple[AlikeMarket, ...]:
+        """Return other markets whose sessions on the dates of `sessions` moved alike, the likest first.
+
+        Sweeps on the same bars are none: they are counted. A search on one of two such markets tells of the other.
+
+        Parameters
+        ----------
+        uid
+            Of the sweep that asks.
+        sessions
+            Its sessions.
+        """
+        pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        with self._transaction("DEFERRED") as connection:
+            ask(connection, sessions)
+            for name, symbol, own, other in connection.execute(GAINS_ON, (uid,)):
+                pairs.setdefault((name, symbol or "?"), []).append((own, other))
+        found = []
+        for (name, symbol), gains in pairs.items():
+            own, other = np.array(gains).T
+            same = 2 * np.count_nonzero(np.abs(own - other) <= NEAR) >= own.size
+            if own.size < MIN_COMMON or same or not (np.ptp(own) and np.ptp(other)):
+                continue
+            correlation = float(np.corrcoef(own, other)[0, 1])
+            if abs(correlation) >= ALIKE:
+                found.append(AlikeMarket(name, symbol, correlation, own.size))
+        return tuple(sorted(found, key=lambda market: -abs(market.correlation)))
 
     @contextmanager
     def _transaction(
@@ -349,22 +329,6 @@ class Ledger:
         except sqlite3.Error as error:
             raise SweepError(self._unusable(str(error))) from error
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Make the tables in an empty file, or check whose they are; writes either way."""
-        application, version = (
-            connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        empty = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0
-        if empty and (application, version) == (0, 0):
-            for statement in _SCHEMA:
-                connection.execute(statement)
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        elif application != APPLICATION_ID:
-            raise SweepError(self._unusable("it is the database of another program"))
-        elif version != SCHEMA_VERSION:
-            raise SweepError(self._unusable(f"it has schema version {version}, this program needs {SCHEMA_VERSION}"))
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")  # writes the first page even where it is equal
-
     def _unusable(self, reason: str) -> str:
         return f"{self.path}: cannot be used as the ledger ({reason}); mend it, or name another file in evidence.ledger"
 
@@ -378,60 +342,11 @@ class Ledger:
         )
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _sweep_id(connection: sqlite3.Connection, uid: str) -> int:
-    row = connection.execute("SELECT id FROM sweep WHERE uid = ?", (uid,)).fetchone()
-    if row is None:
-        raise ValueError(f"sweep {uid!r} is not in the ledger: call register_sweep first")
-    return int(row[0])
-
-
-def _add_sessions(connection: sqlite3.Connection, hashes: Iterable[str]) -> None:
-    connection.executemany("INSERT OR IGNORE INTO session (hash) VALUES (?)", ((value,) for value in hashes))
-
-
-def _ask(connection: sqlite3.Connection, hashes: Iterable[str]) -> None:
-    """Fill the table ``asked`` of this connection with the distinct hashes."""
-    connection.execute("CREATE TEMP TABLE asked (hash TEXT PRIMARY KEY) WITHOUT ROWID")
-    connection.executemany("INSERT OR IGNORE INTO asked VALUES (?)", ((value,) for value in hashes))
-
-
-def _overlapping(connection: sqlite3.Connection, hashes: Iterable[str]) -> list[tuple[int, int, EarlierOpening]]:
+def _overlapping(connection: sqlite3.Connection, marks: Iterable[SessionMark]) -> list[tuple[int, int, EarlierOpening]]:
     """Openings that share any of the sessions, each behind its id and its sweep's; ids ascend in order of opening."""
-    _ask(connection, hashes)
-    return [(row[0], row[1], EarlierOpening(*row[2:])) for row in connection.execute(_OPENINGS_ON)]
-
-
-def _recorded_opening(connection: sqlite3.Connection, sweep: int, key: str, hashes: set[str]) -> int | None:
-    """Id of the opening that the sweep recorded under `key`, None where there is none."""
-    row = connection.execute("SELECT id FROM opening WHERE sweep = ? AND key = ?", (sweep, key)).fetchone()
-    if row is None:
-        return None
-    recorded = connection.execute(
-        "SELECT hash FROM opening_session JOIN session ON session.id = opening_session.session WHERE opening = ?", row
-    )
-    if {value for (value,) in recorded} != hashes:
-        raise ValueError(f"opening {key!r} was recorded for other sessions: other sessions need another key")
-    return int(row[0])
-
-
-def _add_opening(connection: sqlite3.Connection, sweep: int, key: str, hashes: set[str]) -> int:
-    """Record an opening and how many trials have seen its sessions, which :func:`_overlapping` has asked for."""
-    _add_sessions(connection, hashes)
-    seen = len(connection.execute(_TRIALS_ON).fetchall())
-    (opening,) = connection.execute(
-        "INSERT INTO opening (sweep, key, opened_at, seen) VALUES (?, ?, ?, ?) RETURNING id",
-        (sweep, key, _now(), seen),
-    ).fetchone()
-    connection.executemany(
-        "INSERT INTO opening_session (session, opening) SELECT id, ? FROM session WHERE hash = ?",
-        ((opening, value) for value in hashes),
-    )
-    return int(opening)
+    ask(connection, marks)
+    return [(row[0], row[1], EarlierOpening(*row[2:])) for row in connection.execute(OPENINGS_ON)]

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from sentio_rllib import __version__
-from sentio_rllib.evidence.ledger import Ledger, Opening, session_hashes
+from sentio_rllib.evidence.ledger import AlikeMarket, Ledger, Opening
+from sentio_rllib.evidence.session_marks import SessionMark, session_marks
 from sentio_rllib.search.prepare import Prepared
 from sentio_rllib.search.selection import Outcome
 from sentio_rllib.statistics.deflation import Looks
@@ -31,14 +32,14 @@ class Tally:
     members
         Networks of a trial.
     development, holdout
-        Hashes of the sessions that trials are trained and scored on, and of the holdout's.
+        The sessions that trials are trained and scored on, and the holdout's.
     """
 
     ledger: Ledger
     uid: str
     members: int
-    development: tuple[str, ...]
-    holdout: tuple[str, ...]
+    development: tuple[SessionMark, ...]
+    holdout: tuple[SessionMark, ...]
 
     def count(self, trial_id: str, params: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> None:
         """Count a trial as it runs, by the evaluations that it has reported."""
@@ -90,6 +91,10 @@ class Tally:
         others = len({trial.uid for trial in traded} - {self.uid})
         return Looks(len(own), own_evaluations, others, evaluations - own_evaluations, raw, timing), counts
 
+    def alike(self) -> tuple[AlikeMarket, ...]:
+        """Return other markets that moved alike on the dates of this sweep, its holdout's included."""
+        return self.ledger.alike(self.uid, (*self.development, *self.holdout))
+
     def open(self, key: str, *, reopen: bool) -> Opening:
         """Record that the holdout is opened for what `key` names; before anything is scored there."""
         return self.ledger.open_holdout(self.uid, key, self.holdout, reopen=reopen)
@@ -97,14 +102,14 @@ class Tally:
 
 def open_tally(ledger: Ledger, uid: str, name: str, members: int, prepared: Prepared) -> Tally:
     """Register a sweep, new or resumed, and return its tally."""
-    hashes, splits = session_hashes(prepared.bars), prepared.splits
+    marks, splits = session_marks(prepared.bars), prepared.splits
     session = prepared.bars.sessions.session
 
-    def of(ranges: Sequence[Range]) -> tuple[str, ...]:
-        return tuple(hashes[index] for each in ranges for index in np.unique(session[each.start : each.stop]))
+    def of(ranges: Sequence[Range]) -> tuple[SessionMark, ...]:
+        return tuple(marks[index] for each in ranges for index in np.unique(session[each.start : each.stop]))
 
     holdout = of(splits.holdout_blocks)
     # a session that the edge divides would make every holdout one that trials have seen
     development = tuple(each for each in of([splits.development]) if each not in holdout)
-    ledger.register_sweep(uid, name, __version__, development, holdout)
+    ledger.register_sweep(uid, name, __version__, development, holdout, symbol=prepared.bars.symbol)
     return Tally(ledger, uid, members, development, holdout)

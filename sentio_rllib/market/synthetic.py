@@ -204,7 +204,7 @@ def synthetic_market(
     _check_law(drift, volatility)
     timestamp = session_grid(n_bars, calendar=calendar, start=start)
     sessions, _ = assign_sessions(timestamp, calendar)
-    edges = np.unique(np.concatenate(([0, n_bars], np.asarray(boundaries, dtype=np.int64)))).astype(np.int64)
+    edges = np.unique([0, n_bars, *boundaries]).astype(np.int64)
     regime_rng, noise_rng, shape_rng = map(np.random.default_rng, np.random.SeedSequence(int(seed)).spawn(3))
     regime = _draw_regimes(edges, regime_bars, regime_rng)
     noise = _draw_noise(timestamp, sessions, regime, volatility, noise_rng)

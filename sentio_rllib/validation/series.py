@@ -8,14 +8,18 @@ exposure e relative to buy-and-hold's, and buy-and-hold's return h:
 
     timing_t = r_t - E_t h_t - (e_t - E_t) m n_t
 
-E_t is the mean of the exposures before t, the first of which is that of the first bar; m is the market's mean return a
-bar in *other* folds, and n_t the session's bars. Each bar's exposure is known before the bar and E_t before the
-session, so without an edge the mean is 0 whatever the rule does: an exposure that is known only afterwards would pay
-who takes profits or buys dips and charge who follows trends (annual Sharpe ratios of +1.8 and -1.7 over 107 sessions).
-With m, nobody is paid for having been in a market that rose; the market's own mean in the same fold would be known only
+E_t is the mean of the exposures before t, begun with what is known from elsewhere; m is the market's mean return a bar
+in *other* folds, and n_t the session's bars. Each bar's exposure is known before the bar and E_t before the session, so
+without an edge the mean is 0 whatever the rule does: an exposure that is known only afterwards would pay who takes
+profits or buys dips and charge who follows trends (annual Sharpe ratios of +1.4 and -2.1 over 107 sessions). With m,
+nobody is paid for having been in a market that rose; the market's own mean in the same fold would be known only
 afterwards again. Who is always long has exactly 0. `experiments/benchmarks/calibration.py` measures bias, size, power.
 
-Sessions within :data:`APART` of a fold are left out of its m, since what a rule holds there may depend on them.
+Of each fold's others, the farthest one tells what exposure E_t begins with, as :data:`WEIGHT` sessions; m is of those
+that are left, for both from the same sessions would go together. Without a fold to spare, E_t begins with the exposure
+of the first bar, which the first decision alone has made. Sessions within :data:`APART` of a fold are left out of its
+m, since what a rule holds there may depend on them.
+
 Buy-and-hold is not stopped by the drawdown limit.
 """
 
@@ -34,8 +38,12 @@ from sentio_rllib.validation.schemes import Fold
 
 ROUNDING = 1e-9
 """Differences of returns below this share of them are none."""
-APART = 20
+WEIGHT = 2.0
+"""Sessions that what is known from elsewhere counts for; more adds noise where exposure drifts, fewer lose power."""
+APART = 10
 """Sessions between a fold and those that tell it the market's mean, fewer where less than a third would be left."""
+MIN_OTHERS = 2
+"""Other folds from which one can be spared."""
 PARTS = 4
 """Parts that one record without other folds is divided into, each of which takes its mean from the others."""
 
@@ -67,7 +75,9 @@ class Series:
         return self.raw - self.cash
 
 
-def timing_returns(record: Record, hold: Record, market: Floats | float | None = None) -> Floats:
+def timing_returns(
+    record: Record, hold: Record, market: Floats | float | None = None, usual: float | None = None
+) -> Floats:
     """Return what a record's exposure earned by its moments, float64[S]; exactly 0 for buy-and-hold itself.
 
     Parameters
@@ -78,6 +88,9 @@ def timing_returns(record: Record, hold: Record, market: Floats | float | None =
         Mean excess return a bar of buy-and-hold in other folds, one for all sessions or float64[S]; None: the record's
         sessions in :data:`PARTS` parts, each with the mean of the others. It has to come from sessions that the
         record's exposure does not depend on.
+    usual
+        Exposure of the same configuration elsewhere, relative to buy-and-hold's (:func:`usual_exposure`); None: that
+        of the first bar.
 
     Raises
     ------
@@ -88,14 +101,29 @@ def timing_returns(record: Record, hold: Record, market: Floats | float | None =
         raise ValueError("record and hold are of different sessions; evaluate both on the same blocks")
     if market is None:
         market = _means_of_parts(hold)
-    opening = record.opening_exposure / hold.opening_exposure if hold.opening_exposure > 0.0 else 0.0
-    exposure = np.full(record.session.size, opening)
-    np.divide(record.session_exposure, hold.session_exposure, out=exposure, where=hold.session_exposure > 0.0)
-    before = np.cumsum(np.concatenate([[opening], exposure[:-1]])) / np.arange(1, exposure.size + 1)
+    exposure, weight = _relative_exposure(record, hold), 1.0 if usual is None else WEIGHT
+    begun = weight * (_opening_exposure(record, hold) if usual is None else usual)
+    before = (begun + np.cumsum(exposure) - exposure) / (weight + np.arange(exposure.size))
     share = before * hold.excess_returns + (exposure - before) * market * record.session_bars
     timing = record.excess_returns - share
     # what is left by rounding would pass for a Sharpe ratio
     return np.where(np.abs(timing) <= ROUNDING * np.maximum(np.abs(share), np.abs(record.excess_returns)), 0.0, timing)
+
+
+def usual_exposure(records: Sequence[Record], hold: Sequence[Record]) -> float:
+    """Return the mean exposure of records by session, relative to buy-and-hold's on the same blocks."""
+    return float(np.concatenate([_relative_exposure(*pair) for pair in zip(records, hold, strict=True)]).mean())
+
+
+def _opening_exposure(record: Record, hold: Record) -> float:
+    return record.opening_exposure / hold.opening_exposure if hold.opening_exposure > 0.0 else 0.0
+
+
+def _relative_exposure(record: Record, hold: Record) -> Floats:
+    """Exposure by session in units of buy-and-hold's; where that has none yet, what the first bar has."""
+    exposure = np.full(record.session.size, _opening_exposure(record, hold))
+    np.divide(record.session_exposure, hold.session_exposure, out=exposure, where=hold.session_exposure > 0.0)
+    return exposure
 
 
 def market_mean(own: NDArray[np.int64], session: NDArray[np.int64], hold: Floats, bars: Floats) -> float:
@@ -173,10 +201,25 @@ def combine(records: Sequence[Record], hold: Mapping[int, Record], members: Sequ
     bars, cash = np.zeros(session.size), records[0].cash_return
     for each in hold.values():
         bars[np.searchsorted(session, each.session)] += each.session_bars / count
-    means = {fold: market_mean(each.session, session, market - cash, bars) for fold, each in hold.items()}
     timing = np.zeros(session.size)
     share = 1.0 / (count * len({seed for seed, _ in members}))
-    for record, (_, fold) in zip(records, members, strict=True):
-        mean = means[fold] if len(hold) > 1 else None
-        timing[np.searchsorted(session, record.session)] += share * timing_returns(record, hold[fold], mean)
+    by_member = dict(zip(members, records, strict=True))
+    for fold, held in hold.items():
+        mean, far = None, _farthest(fold, hold)
+        if len(hold) > 1:
+            left = np.ones(session.size, dtype=np.bool_) if far is None else ~np.isin(session, hold[far].session)
+            mean = market_mean(held.session, session[left], (market - cash)[left], bars[left])
+        for seed in [seed for seed, of in members if of == fold]:
+            usual = None if far is None else usual_exposure([by_member[seed, far]], [hold[far]])
+            found = timing_returns(by_member[seed, fold], held, mean, usual)
+            timing[np.searchsorted(session, held.session)] += share * found
     return Series(session, raw, timing, cash)
+
+
+def _farthest(fold: int, hold: Mapping[int, Record]) -> int | None:
+    """The fold farthest from `fold` that shares no session with it; None where the market's mean needs all others."""
+    own = hold[fold].session
+    apart = [other for other, held in hold.items() if not np.isin(held.session, own).any()]
+    if len(apart) < MIN_OTHERS:
+        return None
+    return max(apart, key=lambda other: abs(float(hold[other].session.mean() - own.mean())))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from sentio_rllib.evidence.ledger import Ledger
+from sentio_rllib.evidence.session_marks import SessionMark
 
 
-def hashes(first: int, stop: int) -> list[str]:
-    """Made-up hashes of the sessions first .. stop - 1."""
-    return [f"{number:032x}" for number in range(first, stop)]
+def hashes(first: int, stop: int) -> list[SessionMark]:
+    """Made-up marks of the sessions first .. stop - 1, no two of which gain the same."""
+    return [SessionMark(f"{number:032x}", f"day {number}", 0.01 * number) for number in range(first, stop)]
 
 
 def record(ledger: Ledger, uid: str, trial_id: str, **changes: Any) -> None:
@@ -25,5 +26,7 @@ def record(ledger: Ledger, uid: str, trial_id: str, **changes: Any) -> None:
     ledger.record_trial(uid, trial_id, **values | changes)
 
 
-def register(ledger: Ledger, uid: str, development: list[str], holdout: list[str] | None = None) -> None:
+def register(
+    ledger: Ledger, uid: str, development: list[SessionMark], holdout: list[SessionMark] | None = None
+) -> None:
     ledger.register_sweep(uid, f"sweep-{uid}", "1.0", development, holdout or [])

@@ -18,9 +18,10 @@ from sentio_rllib.evidence.claims import judge
 from sentio_rllib.evidence.context import Context
 from sentio_rllib.evidence.examiner import Examiner
 from sentio_rllib.evidence.holdout import evaluate_ensemble, open_holdout
-from sentio_rllib.evidence.ledger import Ledger, session_hashes
+from sentio_rllib.evidence.ledger import Ledger
 from sentio_rllib.evidence.refit import REFIT, refit, refit_seeds, refit_settings
 from sentio_rllib.evidence.selecting import select
+from sentio_rllib.evidence.session_marks import session_marks
 from sentio_rllib.evidence.tally import open_tally
 from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.checkpoint import load_model
@@ -190,7 +191,7 @@ def test_the_ledger_holds_what_the_sweep_tells(judged: Path) -> None:
     config = config_of(judged)
     prepared = prepare(config)
     ledger = Ledger(config.evidence.ledger)
-    hashes = session_hashes(prepared.bars)
+    hashes = session_marks(prepared.bars)
     uid = json.loads((judged / "fingerprint.json").read_text())["sweep"]
     trials = [trial for trial in ledger.trials_on(hashes[:1] + hashes[5:6]) if trial.uid == uid]
     assert [trial.trial_id for trial in trials] == ["trial_0000", "trial_0001"]
@@ -261,5 +262,5 @@ def test_a_copy_of_a_sweep_is_the_same_sweep(judged: Path, tmp_path: Path, ray_c
     config = copied(judged, tmp_path)
     counted = run_sweep(config, resume=True)["evidence"]["ledger"]
     assert counted["configurations"] in {2, 4}  # of two sweeps where the other test has run; never counted twice
-    trials = Ledger(config.evidence.ledger).trials_on(session_hashes(prepare(config).bars))
+    trials = Ledger(config.evidence.ledger).trials_on(session_marks(prepare(config).bars))
     assert len({(trial.uid, trial.trial_id) for trial in trials}) == len(trials) == counted["configurations"]

@@ -20,8 +20,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentio_rllib.evidence import ledger as module
-from sentio_rllib.evidence.ledger import HoldoutOpenedError, Ledger, LedgerTrial, session_hashes
+from sentio_rllib.evidence import ledger_tables as tables
+from sentio_rllib.evidence.ledger import HoldoutOpenedError, Ledger, LedgerTrial
+from sentio_rllib.evidence.session_marks import session_hashes, session_marks
 from sentio_rllib.market.ohlcv import Bars
 from tests.evidence.ledgers import hashes, record, register
 from tests.strategies import make_bars, session_minutes
@@ -99,11 +100,11 @@ def test_trials_are_found_by_any_shared_development_session(ledger: Ledger) -> N
 
 
 def test_an_appended_day_does_not_reset_the_count(ledger: Ledger, bars: Bars) -> None:
-    before = session_hashes(bars.slice(0, 600))
+    before = session_marks(bars.slice(0, 600))
     register(ledger, "a", list(before[:1]), list(before[1:]))
     record(ledger, "a", "trial_0000")
     ledger.open_holdout("a", "champion", before[1:], reopen=False)
-    now = session_hashes(bars)
+    now = session_marks(bars)
     assert ledger.trials_that_saw(now[:2]) == 1
     register(ledger, "b", list(now[:1]), list(now[1:]))
     with pytest.raises(HoldoutOpenedError, match="1 of the 2 holdout sessions"):
@@ -246,7 +247,7 @@ def test_opening_times_are_utc_to_the_second(ledger: Ledger, monkeypatch: pytest
             new_york = datetime(2026, 1, 1, 22, 4, 5, 678, tzinfo=timezone(timedelta(hours=-5)))
             return new_york if tz is None else new_york.astimezone(tz)
 
-    monkeypatch.setattr(module, "datetime", Clock)
+    monkeypatch.setattr(tables, "datetime", Clock)
     register(ledger, "a", hashes(0, 1))
     ledger.open_holdout("a", "champion", hashes(1, 2), reopen=False)
     assert ledger.openings_on(hashes(1, 2)) == (("sweep-a", "2026-01-02T03:04:05Z", 1),)
@@ -281,7 +282,7 @@ def test_openings_agree_with_sets(
             register(ledger, uid, [])
         opened: list[tuple[str, str]] = []
         for look, reopen in steps:
-            sessions = [f"{number:032x}" for number in seen[look]]
+            sessions = [mark for number in seen[look] for mark in hashes(number, number + 1)]
             before = [
                 each
                 for place, each in enumerate(opened)
@@ -317,11 +318,13 @@ def test_more_sessions_than_a_statement_has_variables(ledger: Ledger) -> None:
 _WRITER = """
 import sys
 from sentio_rllib.evidence.ledger import Ledger
+from sentio_rllib.evidence.session_marks import SessionMark
 path, uid = sys.argv[1:]
 print("ready", flush=True)
 sys.stdin.readline()
 ledger = Ledger(path)
-ledger.register_sweep(uid, uid, "1.0", [f"{n:032x}" for n in range(300)], [])
+marks = [SessionMark(f"{n:032x}", f"day {n}", 0.01 * n) for n in range(300)]
+ledger.register_sweep(uid, uid, "1.0", marks, [])
 for step in range(1, 4):
     for trial in range(12):
         ledger.record_trial(uid, f"trial_{trial:04d}", config="c", members=1, evaluations=step, env_steps=step * 10,
@@ -332,6 +335,7 @@ for step in range(1, 4):
 _KILLED = """
 import os, signal, sqlite3, sys
 from sentio_rllib.evidence.ledger import Ledger
+from sentio_rllib.evidence.session_marks import SessionMark
 path, method, statement = sys.argv[1:]
 ledger = Ledger(path)
 
@@ -343,7 +347,7 @@ class Dying(sqlite3.Connection):
 
 connect = sqlite3.connect
 sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Dying, **kwargs)
-sessions = [f"{n:032x}" for n in range(5000)]
+sessions = [SessionMark(f"{n:032x}", f"day {n}", 0.01 * n) for n in range(5000)]
 if method == "register":
     ledger.register_sweep("b", "sweep-b", "1.0", sessions, [])
 else:

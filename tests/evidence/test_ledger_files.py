@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from sentio_rllib.errors import SweepError
-from sentio_rllib.evidence import ledger as module
+from sentio_rllib.evidence import ledger as ledger_module
 from sentio_rllib.evidence.ledger import Ledger
+from sentio_rllib.evidence.ledger_tables import SCHEMA_VERSION
 from tests.evidence.ledgers import hashes, record, register
 
 NOBODY = 65534
@@ -64,7 +65,7 @@ def test_an_empty_file_becomes_a_ledger(tmp_path: Path) -> None:
     assert Ledger(tmp_path / "ledger.sqlite").trials_on(hashes(0, 1)) == []
 
 
-@pytest.mark.parametrize("statement", ["CREATE TABLE studies (id)", f"PRAGMA user_version = {module.SCHEMA_VERSION}"])
+@pytest.mark.parametrize("statement", ["CREATE TABLE studies (id)", f"PRAGMA user_version = {SCHEMA_VERSION}"])
 def test_the_database_of_another_program_is_refused_and_kept(tmp_path: Path, statement: str) -> None:
     path = tmp_path / "ledger.sqlite"
     with closing(sqlite3.connect(path)) as connection:
@@ -77,7 +78,7 @@ def test_the_database_of_another_program_is_refused_and_kept(tmp_path: Path, sta
 def test_another_schema_version_is_refused(ledger: Ledger) -> None:
     with closing(sqlite3.connect(ledger.path)) as connection:
         connection.execute("PRAGMA user_version = 7")
-    refused(ledger.path, "schema version 7, this program needs 1")
+    refused(ledger.path, "schema version 7, this program needs 2")
 
 
 @pytest.mark.parametrize("bound", ["file", "folder", "new", "closed"])
@@ -97,7 +98,7 @@ def test_what_may_not_be_written_is_refused(bound: str) -> None:
 
 
 def test_a_locked_ledger_is_told(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(ledger_module, "BUSY_SECONDS", 0.01)
     register(ledger, "a", hashes(0, 1))
     with closing(sqlite3.connect(ledger.path, isolation_level=None)) as holder:
         holder.execute("BEGIN IMMEDIATE")

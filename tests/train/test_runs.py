@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from sentio_rllib.errors import LeakError, NonFiniteError, TrainError
-from sentio_rllib.evidence.ledger import Ledger, session_hashes
+from sentio_rllib.evidence.ledger import Ledger
+from sentio_rllib.evidence.session_marks import session_marks
 from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.feature_set import feature_hash
 from sentio_rllib.policy.deciding import with_weights
@@ -250,7 +251,7 @@ def test_what_was_best_before_a_loss_that_is_not_finite_stays(bars_file: Path, t
     assert "not finite; the networks are those of the best evaluation" in held["ended"]["told"]
     assert held["best"]["env_steps"] == EVALUATE_EVERY
     assert held["sha256"] == {"a.pth": hashlib.sha256(Output(tmp_path / "a").weights.read_bytes()).hexdigest()}
-    (trial,) = Ledger(tmp_path / "ledger.sqlite").trials_on(session_hashes(load_bars(bars_file)[0]))
+    (trial,) = Ledger(tmp_path / "ledger.sqlite").trials_on(session_marks(load_bars(bars_file)[0]))
     assert trial.state == "failed"
 
 
@@ -311,7 +312,7 @@ def test_a_signal_saves_and_the_run_goes_on_later(at: int, best: int, bars_file:
 def test_a_run_is_one_trial_in_the_ledger_and_opens_no_holdout(bars_file: Path, tmp_path: Path) -> None:
     for name in ("a", "b"):
         run(bars_file, tmp_path / name, "--episodes", str(4 * EPISODES_A_ROLLOUT), policy__hold_bias="0")
-    ledger, sessions = Ledger(tmp_path / "ledger.sqlite"), session_hashes(load_bars(bars_file)[0])
+    ledger, sessions = Ledger(tmp_path / "ledger.sqlite"), session_marks(load_bars(bars_file)[0])
     trials = ledger.trials_on(sessions)
     assert [(trial.sweep, trial.trial_id, trial.state, trial.members) for trial in trials] == [
         ("a", "run", "completed", 1),
@@ -407,7 +408,7 @@ def test_three_runs_side_by_side(bars_file: Path, tmp_path: Path) -> None:
         assert process.wait(300) == 0, outputs[name].with_suffix(".log").read_text()
     assert same(trained(outputs["a"]), trained(outputs["b"]))
     assert same(trained(outputs["a"]), trained(outputs["c"]))
-    assert len(Ledger(tmp_path / "ledger.sqlite").trials_on(session_hashes(load_bars(bars_file)[0]))) == 3
+    assert len(Ledger(tmp_path / "ledger.sqlite").trials_on(session_marks(load_bars(bars_file)[0]))) == 3
 
 
 def _on_embedded(tmp_path: Path, edge: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sentio_rllib.validation.series import (
     market_mean,
     returns_by_session,
     timing_returns,
+    usual_exposure,
 )
 from tests.validation.records import record
 
@@ -128,10 +129,10 @@ def test_other_sessions_are_refused() -> None:
 def test_sessions_near_a_fold_do_not_tell_its_market() -> None:
     sessions, own = np.arange(100), np.arange(40, 60)
     hold = np.where((sessions < 40 - APART) | (sessions >= 60 + APART), 0.01, 9.9)
-    assert APART == 20
+    assert APART == 10
     assert market_mean(own, sessions, hold, np.ones(sessions.size)) == pytest.approx(0.01)
     hold[[40 - APART - 1, 60 + APART]] = 0.03  # the nearest that count
-    assert market_mean(own, sessions, hold, np.ones(sessions.size)) == pytest.approx((38 * 0.01 + 2 * 0.03) / 40)
+    assert market_mean(own, sessions, hold, np.ones(sessions.size)) == pytest.approx((58 * 0.01 + 2 * 0.03) / 60)
 
 
 def test_distances_are_of_ordinals_and_to_the_nearest_session_of_a_fold() -> None:
@@ -140,15 +141,15 @@ def test_distances_are_of_ordinals_and_to_the_nearest_session_of_a_fold() -> Non
     own = np.array([30, 31, 90])
     apart = (np.abs(sessions[:, None] - own) > APART).all(1)
     hold = np.where(apart, 0.02, -9.9)
-    assert sessions[apart].tolist() == [0, *range(2, 10), *range(52, 70), *range(111, 140)]
+    assert sessions[apart].tolist() == [0, *range(2, 20), *range(42, 50), *range(51, 80), *range(101, 140)]
     assert market_mean(own, sessions, hold, np.ones(sessions.size)) == pytest.approx(0.02)
 
 
 @pytest.mark.parametrize(
     ("last", "nearest"),
     [
-        (30, 21),  # of 30 others the last ten are a third
-        (29, 20),  # nine of 29 would be less
+        (15, 11),  # of 15 others the last five are a third
+        (14, 10),  # four of 14 would be less
         (6, 5),
         (2, 2),  # one of two
         (1, 1),
@@ -240,11 +241,36 @@ def test_the_market_of_a_divided_session_is_that_of_both_parts() -> None:
         0: record([0.10], [0], exposure=1.0),
         1: record([0.10], [0], exposure=1.0),
         2: record([0.0, 0.0], [1, 2], exposure=1.0),
+        3: record([0.3], [90], exposure=1.0),  # the farthest, which tells what is usual, and no mean
     }
     agent = {fold: record(0.0 * each.session_returns, each.session, exposure=0.0) for fold, each in hold.items()}
-    agent[2] = record([0.0, 0.0], [1, 2], exposure=[1.0, 0.0], opening_exposure=0.0)
-    series = combine(list(agent.values()), hold, [(0, 0), (0, 1), (0, 2)])
-    assert series.timing.tolist() == pytest.approx([0.0, -(1.1 * 1.1 - 1) / 2, 0.5 * 0.105])
+    agent[2] = record([0.0, 0.0], [1, 2], exposure=[1.0, 0.0], opening_exposure=0.7)
+    series = combine(list(agent.values()), hold, [(0, 0), (0, 1), (0, 2), (0, 3)])
+    # before: 0 of two sessions that count for what is usual, then 1 of three
+    assert series.timing[1:3].tolist() == pytest.approx([-(1.1 * 1.1 - 1) / 2, 0.105 / 3])
+
+
+def test_what_is_usual_is_told_by_the_farthest_fold_and_the_mean_by_the_others() -> None:
+    hold = {
+        fold: record([gain] * 2, [50 * fold, 50 * fold + 1], exposure=0.5)
+        for fold, gain in enumerate([0.01, 0.02, 0.04])
+    }
+    agent = [
+        record([0.0, 0.0], [0, 1], exposure=[0.25, 0.5], opening_exposure=0.1),
+        record([0.0, 0.0], [50, 51], exposure=[0.1, 0.1]),
+        record([0.0, 0.0], [100, 101], exposure=[0.3, 0.2]),
+    ]
+    series = combine(agent, hold, [(7, 0), (7, 1), (7, 2)])
+    # fold 0: usual (0.6 + 0.4) / 2 from fold 2 for two sessions, the mean 0.02 from fold 1
+    first, second = 0.5, (2 * 0.5 + 0.5) / 3
+    expected = [-first * 0.01 - (0.5 - first) * 0.02, -second * 0.01 - (1.0 - second) * 0.02]
+    assert series.timing[:2].tolist() == pytest.approx(expected)
+    # with two folds there is none to spare: the first bar's exposure, and the other fold's mean
+    pair = combine(agent[:2], {fold: hold[fold] for fold in (0, 1)}, [(7, 0), (7, 1)])
+    first, second = 0.2, (0.2 + 0.5) / 2
+    expected = [-first * 0.01 - (0.5 - first) * 0.02, -second * 0.01 - (1.0 - second) * 0.02]
+    assert pair.timing[:2].tolist() == pytest.approx(expected)
+    assert usual_exposure(agent[:1], [hold[0]]) == pytest.approx(0.75)
 
 
 def test_paths_of_combinatorial_folds_are_averaged() -> None:
