@@ -23,11 +23,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="data.KEY=VALUE", help="how to read the file")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for metrics, trades and equity")
     parser.add_argument("--seed", type=int, default=0, help="of the random traders (default 0)")
+    parser.add_argument(
+        "--open-holdout", action="store_true", help="walk sessions that the bundle's sweep holds out; this is recorded"
+    )
+    parser.add_argument(
+        "--ledger", type=Path, metavar="FILE", help="where it is recorded (default: the sweep's ledger)"
+    )
     args = parser.parse_args(arguments)
     try:
         from sentio_rllib.backtest.telling import backtest  # noqa: PLC0415  # --help need not wait for it
 
-        backtest(args.bundle, args.data, args.set, args.output, seed=args.seed)
+        backtest(
+            args.bundle,
+            args.data,
+            args.set,
+            args.output,
+            seed=args.seed,
+            open_holdout=args.open_holdout,
+            ledger=args.ledger,
+        )
     except (SentioError, OSError) as error:
         return tell(error)
     return 0

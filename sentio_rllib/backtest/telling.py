@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sentio_rllib.backtest.sealed import open_sealed
 from sentio_rllib.backtest.walking import (
     another_market,
     check_output,
@@ -33,7 +34,16 @@ _SHOWN = {
 }
 
 
-def backtest(folder: Path, data: Path, overrides: Sequence[str], output: Path | None, *, seed: int) -> None:
+def backtest(
+    folder: Path,
+    data: Path,
+    overrides: Sequence[str],
+    output: Path | None,
+    *,
+    seed: int,
+    open_holdout: bool = False,
+    ledger: Path | None = None,
+) -> None:
     """Walk the bars of a file with a bundle, and tell and write what came of it.
 
     Parameters
@@ -46,18 +56,21 @@ def backtest(folder: Path, data: Path, overrides: Sequence[str], output: Path | 
         Folder to write to; None writes nothing.
     seed
         Of the random traders.
+    open_holdout, ledger
+        Whether sessions may be walked that the bundle's sweep holds out, and where that is recorded.
 
     Raises
     ------
     SentioError
-        If the bundle, the file or `output` cannot be used.
+        If the bundle, the file or `output` cannot be used, or sessions are sealed.
     """
     console = Console(soft_wrap=True)
     if output is not None:
         check_output(output)
     bundle = load_bundle(folder)
     bars, found = read_data(bundle, data, overrides)
-    notes = [*found, verdict_of(bundle)]
+    opened = open_sealed(folder, bundle, bars, bundle.bars_needed - 1, allowed=open_holdout, ledger=ledger)
+    notes = [*found, verdict_of(bundle), *([opened] if opened else [])]
     cautions = (another_market(bundle.metadata, bars), overlap(bundle.metadata, bars, bundle.bars_needed - 1))
     notes += [f"caution: {each}" for each in cautions if each]
     for line in notes:

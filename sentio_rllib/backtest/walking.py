@@ -195,7 +195,8 @@ def write_backtest(folder: Path, bundle: Bundle, bars: Bars, result: Backtest, n
 def verdict_of(bundle: Bundle) -> str:
     """What the sweep or run that made the bundle says of it."""
     metadata = bundle.metadata
-    verdict, note = (metadata.get("evidence") or {}).get("verdict"), metadata.get("evidence_note")
+    evidence, note = metadata.get("evidence") or {}, metadata.get("evidence_note")
+    verdict = evidence.get("claim") or evidence.get("verdict")
     if verdict is None:
         return f"{bundle.name}: no verdict, {note or 'it was not selected by a sweep'}"
     return f"{bundle.name}: the verdict of its sweep is {verdict!r}" + (f"; {note}" if note else "")

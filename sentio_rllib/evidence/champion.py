@@ -12,6 +12,7 @@ import torch
 from sentio_rllib import __version__
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import CheckpointError
+from sentio_rllib.evidence.bars_used import bars_used
 from sentio_rllib.market.feature_set import FEATURE_VERSION, feature_hash
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.policy.checkpoint import load_model
@@ -51,6 +52,10 @@ def champion_model(outcome: Outcome, config: SweepConfig, prepared: Prepared) ->
             "data_fingerprint": prepared.bars.fingerprint,
             "data": _data(prepared.bars),
             "market": _market(config, prepared.bars),
+            "bars_used": {
+                "mean": bars_used(prepared.bars, prepared.splits, settings.folds),
+                "refit": bars_used(prepared.bars, prepared.splits),
+            },
         },
     )
 

@@ -36,7 +36,8 @@ def _parser() -> argparse.ArgumentParser:
 def _told(metadata: dict[str, Any], output: Path) -> str:
     trial, count = metadata["trial_id"], len(metadata["members"])
     what = f"{metadata['combine']}, {count} network{'s' if count > 1 else ''}"
-    verdict, note = (metadata["evidence"] or {}).get("verdict"), metadata["evidence_note"]
+    evidence, note = metadata["evidence"] or {}, metadata["evidence_note"]
+    verdict = evidence.get("claim") or evidence.get("verdict")
     claim = f"verdict of the sweep: {verdict}; {note}" if verdict else f"no verdict: {note}"
     return f"pulled {trial} to {output} ({what})\n{claim}"
 

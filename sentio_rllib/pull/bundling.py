@@ -30,7 +30,7 @@ from sentio_rllib.search.prepare import policy_spec, prepare
 from sentio_rllib.search.trials import read_outcomes
 from sentio_rllib.seeding import Member
 from sentio_rllib.statistics.metrics import sharpe
-from sentio_rllib.sweep.folder import CONFIG, check_fingerprint
+from sentio_rllib.sweep.folder import CONFIG, FINGERPRINT, check_fingerprint
 from sentio_rllib.sweep.outcome import SUMMARY
 
 SAME_CHAMPION = ("trial_id", "params", "env_steps")
@@ -172,10 +172,14 @@ def _metadata(experiment: Path, about: dict[str, Any], combine: Combine) -> dict
     path = about["config"]["data"]["path"]
     source = "the embedded synthetic market" if path is None else Path(path).name
     data = about["data"] | {"source": source, "fingerprint": about["data_fingerprint"]}
+    used = about.get("bars_used") or {}
     copied = ("trial_id", "params", "config", "env_steps", "cv_score", "rung_score", "fold_scores")
     return {
         "sweep": about["config"]["name"],
         "combine": combine,
+        "sweep_id": (_read_json(experiment / FINGERPRINT) or {}).get("sweep"),
+        "ledger": str(Path(about["config"]["evidence"]["ledger"]).absolute()),
+        "bars_used": used.get("refit" if combine == "refit" else "mean"),
         "data": data,
         "folds": _read_json(experiment / "folds.json") or [],
         **{key: about[key] for key in copied},

@@ -64,14 +64,17 @@ def _print_evidence(console: Console, summary: dict[str, Any]) -> None:
         reached = {None: "not measured", True: "yes", False: "no"}[held["reached"]]
         table.add_row(held["text"], _interval(held["cv"], form), _interval(held["holdout"], form), reached)
     console.print(table)
-    for part, what in (("raw", "net returns"), ("timing", "less mean exposure times buy-and-hold")):
+    for part, what in (("raw", "net returns"), ("timing", "timing")):
         figures = evidence[part]
         console.print(
             f"Sharpe {_told(figures['sharpe'], '.2f')} ({what}); by luck the best of {evidence['n_trials']} looks, "
             f"{_told(evidence['effective_trials'], '.1f')} of them independent, reaches "
             f"{_told(figures['expected_maximum_sharpe'], '.2f')}; deflated {_told(figures['dsr'], '.3f')}"
         )
-    console.print(f"verdict: {evidence['verdict']}", style="bold")
+    least = evidence["least_sharpe"]
+    if least is not None:
+        console.print(f"the least Sharpe ratio that could be supported with these bars, trials and ledger: {least:.2f}")
+    console.print(f"verdict: {evidence['claim']}", style="bold")
     for reason in evidence["reasons"]:
         console.print(f"  {reason}", markup=False)
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from sentio_rllib import __version__
 from sentio_rllib.config.keys import is_tunable, leaves
 from sentio_rllib.config.tree import SweepConfig
+from sentio_rllib.evidence.bars_used import bars_used
 from sentio_rllib.evidence.examiner import Examiner
 from sentio_rllib.market.feature_set import FEATURE_VERSION, MARKET_FEATURES, PORTFOLIO_FEATURES, feature_hash
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.search.prepare import Prepared
 from sentio_rllib.search.selection import Outcome, record_of
+from sentio_rllib.sweep.folder import FINGERPRINT
 from sentio_rllib.train.finding import UNDEFLATED, Finding, examine_run, projected
 from sentio_rllib.train.output import Output
 from sentio_rllib.validation.performance import describe
@@ -211,6 +215,9 @@ def metadata_of(result: Result, subject: Subject, course: Course) -> dict[str, A
             "first": bars.first,
             "last": bars.last,
         },
+        "bars_used": bars_used(bars, splits, splits.folds),
+        "sweep_id": json.loads((subject.output.folder / FINGERPRINT).read_text())["sweep"],
+        "ledger": str(Path(config.evidence.ledger).absolute()),
         "splits": splits.describe(bars.timestamp),
         "ended": {"reason": result.reason, "told": result.told},
         "training": {key: value for key, value in asdict(course).items() if key != "curve"},

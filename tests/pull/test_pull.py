@@ -38,7 +38,7 @@ def test_the_champion_is_pulled_refitted_and_verified_on_the_holdout(
     out = capsys.readouterr().out
     assert bundle.name == "m"
     assert f"pulled {summary['best']['trial_id']} to {tmp_path / 'm'} (refit, 2 networks)" in out
-    assert f"verdict of the sweep: {summary['evidence']['verdict']}; {bundle.metadata['evidence_note']}" in out
+    assert f"verdict of the sweep: {summary['evidence']['claim']}; {bundle.metadata['evidence_note']}" in out
     figure = f"{summary['holdout']['metrics']['sharpe']:.9f}"
     assert f"Sharpe ratio in the holdout in the sweep {figure}, scored again {figure}" in out
     assert same_weights(bundle, finished / "refit")
