@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 COMBINED = {
+    "final": "trained on all bars, the holdout included, after the verdict, as the champion was that it repeats",
     "refit": "trained anew, with fresh seeds, on all bars but the holdout, for as long as the best trial",
     "mean": "of all folds and seeds of a trial at its best evaluation",
     "best": "the one of a trial with the best score on its own fold, which flatters it",

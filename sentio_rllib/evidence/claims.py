@@ -49,7 +49,7 @@ def judge(sweep: Context, selected: Selected, opened: Opened) -> Findings:
     if told is not None and opened.record is not None and opened.tape is not None:
         holdout = examiner.holdout(trial, opened.record, opened.tape)
         told = told | holdout.told | {"weight": _weight(holdout.series, deflated["timing"], examiner.year)}
-    scope = scope_of(config, sweep.prepared.bars.symbol)
+    scope = f"{costs_of(config)}, {market_of(config, sweep.prepared.bars.symbol)}"
     evidence = reach_verdict(deflated, told, confidence=config.evidence.confidence, scope=scope).summary()
     reached = None if holdout is None else holdout.reached
     summary = {
@@ -70,17 +70,24 @@ def _weight(series: Series, timing: Mapping[str, Any], year: int) -> dict[str, A
     return weigh_holdout(series.excess, series.timing, edge, sessions_per_year=year)
 
 
-def scope_of(config: SweepConfig, symbol: str) -> str:
-    """Return the costs and the market that a verdict speaks of: "fee 0.1% a side, TQQQ"."""
-    trading, costs = config.trading, [f"fee {100 * config.trading.fee_rate:g}% a side"]
+def costs_of(config: SweepConfig) -> str:
+    """Return what trading costs, for people: "fee 0.1% a side, half spread 1 bp"."""
+    trading = config.trading
+    costs = [f"fee {100 * trading.fee_rate:g}% a side"]
     if trading.half_spread_bps:
         costs.append(f"half spread {trading.half_spread_bps:g} bp")
     if trading.impact:
         costs.append(f"impact {trading.impact:g}")
+    if trading.cash_rate:
+        costs.append(f"idle cash earns {100 * trading.cash_rate:g}% a year")
+    return ", ".join(costs)
+
+
+def market_of(config: SweepConfig, symbol: str) -> str:
+    """Return what was traded, for people: its symbol, or that it is synthetic and what is planted there."""
     if config.data.path is not None:
-        return ", ".join([*costs, symbol])
-    planted = "with a planted edge" if config.data.synthetic.edge else "without an edge"
-    return ", ".join([*costs, f"synthetic market {planted}"])
+        return symbol
+    return f"synthetic market {'with a planted edge' if config.data.synthetic.edge else 'without an edge'}"
 
 
 def _without_champion(selected: Selected) -> Findings:

@@ -25,7 +25,7 @@ from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.search.prepare import Prepared, members_of, trial_settings
 from sentio_rllib.search.selection import Outcome
 from sentio_rllib.seeding import stream_seed
-from sentio_rllib.validation.splits import Fold
+from sentio_rllib.validation.schemes import Fold, Range, cut_ranges
 
 Weights = dict[str, torch.Tensor]
 
@@ -83,6 +83,15 @@ def refit_settings(config: SweepConfig, prepared: Prepared, params: Mapping[str,
     fold = Fold(0, prepared.splits.refit, ())
     members = tuple((seed, fold.index) for seed in refit_seeds(config, prepared))
     return replace(trial_settings(config, prepared.splits, params), folds=(fold,), members=members)
+
+
+def final_settings(config: SweepConfig, prepared: Prepared, params: Mapping[str, Any]) -> TrialSettings:
+    """Return the settings of a training like the champion's, but on all bars, the holdout included."""
+    settings = refit_settings(config, prepared, params)
+    least = settings.rules.episode_length + settings.rules.decision_interval + 2
+    whole = Range(prepared.splits.footprint.before, prepared.bars.n)
+    segments = cut_ranges([whole], [int(cut) for cut in prepared.bars.sessions.cuts], least)
+    return replace(settings, folds=(Fold(0, segments, ()),))
 
 
 def refit_seeds(config: SweepConfig, prepared: Prepared) -> list[int]:

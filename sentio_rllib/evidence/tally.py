@@ -6,16 +6,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sentio_rllib import __version__
+from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.evidence.ledger import AlikeMarket, Ledger, Opening
 from sentio_rllib.evidence.session_marks import SessionMark, session_marks
 from sentio_rllib.search.prepare import Prepared
 from sentio_rllib.search.selection import Outcome
-from sentio_rllib.statistics.deflation import Looks
+from sentio_rllib.statistics.deflation import Looks, count_looks
+from sentio_rllib.statistics.significance import least_supported_sharpe_ratio
 from sentio_rllib.validation.schemes import Range
 
 
@@ -82,6 +85,7 @@ class Tally:
             "evaluations": evaluations,
             "members": sum(trial.members for trial in trials),
             "pruned": sum(trial.state == "pruned" for trial in trials),
+            "alike": [each._asdict() for each in self.alike()],
         }
         told = [(trial.sharpe, trial.timing_sharpe) for trial in traded]
         raw, timing = (
@@ -113,3 +117,24 @@ def open_tally(ledger: Ledger, uid: str, name: str, members: int, prepared: Prep
     development = tuple(each for each in of([splits.development]) if each not in holdout)
     ledger.register_sweep(uid, name, __version__, development, holdout, symbol=prepared.bars.symbol)
     return Tally(ledger, uid, members, development, holdout)
+
+
+def least_supported(config: SweepConfig, prepared: Prepared) -> str:
+    """Say from which Sharpe ratio on a sweep that has not begun could be supported, were all its trials independent."""
+    session, marks = prepared.bars.sessions.session, session_marks(prepared.bars)
+    blocks = [each for fold in prepared.splits.folds for each in fold.validation]
+    sessions = len({int(index) for each in blocks for index in np.unique(session[each.start : each.stop])})
+    others, path = 0, Path(config.evidence.ledger)
+    if path.is_file():
+        known = [marks[index] for index in np.unique(session[: prepared.splits.development.stop])]
+        others = len({trial.uid for trial in Ledger(path).trials_on(known) if trial.evaluations > 0})
+    trials, each = config.asked_trials(), max(1, config.search.env_steps // config.search.evaluate_every)
+    least = least_supported_sharpe_ratio(
+        count_looks(trials, each, others), sessions, confidence=config.evidence.confidence
+    )
+    year = prepared.tape.sessions_per_year
+    return (
+        f"the least annual Sharpe ratio that could be supported: {least * year**0.5:.2f} ({sessions} sessions in "
+        f"cross-validation, {trials} trials x {each} evaluations, {others} other sweeps on these bars in the ledger; "
+        "less where trials are alike)"
+    )

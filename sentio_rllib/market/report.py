@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.market.checks import FIRST_ROWS, Order, iso_minute
+from sentio_rllib.market.feature_set import REFERENCE_VOLATILITY
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import CUT_MINUTES, missing_before
 
+UNLIKE = 1.5
+"""Times the reference volatility from which another one is suggested, above and below."""
 JUMP = 0.20
 """A larger relative move of the price inside a session, or between sessions, is flagged."""
 
@@ -50,6 +53,8 @@ class BarsReport:
         Places where a session or more than 60 consecutive minutes are missing.
     jumps, session_jumps
         Moves over 20% inside a session, and from one session to the next (a split?).
+    volatility
+        Root mean square of one-minute log returns inside sessions.
     zero_volume_share, one_price_share
         Shares of the bars without volume, and with high = low.
     examples
@@ -83,6 +88,7 @@ class BarsReport:
     session_jumps: int
     zero_volume_share: float
     one_price_share: float
+    volatility: float
     examples: dict[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -109,8 +115,18 @@ class BarsReport:
                 f"moves over {JUMP:.0%} between sessions: {self.session_jumps:,} (a split? bring adjusted "
                 f"bars){self._like('session_jumps')}"
             )
+        told.append(self._volatility())
         told.append(f"bars without volume: {self.zero_volume_share:.2%}; with one price: {self.one_price_share:.2%}")
         return told
+
+    def _volatility(self) -> str:
+        told = f"one-minute volatility inside sessions: {self.volatility:.1e} root mean square"
+        if REFERENCE_VOLATILITY / UNLIKE <= self.volatility <= REFERENCE_VOLATILITY * UNLIKE or self.volatility == 0.0:
+            return told
+        return (
+            f"{told}; features.reference_volatility={self.volatility:.1e} suits these bars (default "
+            f"{REFERENCE_VOLATILITY:g}): features are scaled and risk masks are set by it"
+        )
 
     def _mended(self) -> list[str]:
         told = []
@@ -171,9 +187,17 @@ def describe(bars: Bars, facts: FileFacts, off_hours: NDArray[np.int64], hours: 
         session_jumps=session_jumps.size,
         zero_volume_share=float(np.mean(bars.volume == 0)),
         one_price_share=float(np.mean(bars.high == bars.low)),
+        volatility=usual_volatility(bars),
         examples={kind: tuple(iso_minute(int(s)) for s in of[:FIRST_ROWS]) for kind, of in stamps.items()},
         notes=facts.notes,
     )
+
+
+def usual_volatility(bars: Bars) -> float:
+    """Return the root mean square of the log returns from close to close inside sessions; 0 where there are none."""
+    inside = bars.sessions.session[1:] == bars.sessions.session[:-1]
+    returns = np.diff(np.log(bars.close))[inside]
+    return float(np.sqrt(np.mean(np.square(returns)))) if returns.size else 0.0
 
 
 def _find_jumps(bars: Bars) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

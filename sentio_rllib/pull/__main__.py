@@ -22,6 +22,11 @@ def _parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--trial", metavar="ID", help="take this trial instead of the champion")
     which.add_argument("--champion", action="store_true", help="take the champion, as without --trial")
+    which.add_argument(
+        "--final",
+        action="store_true",
+        help="train the champion's configuration once more, on all bars; its verdict is the champion's",
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder to make, models/NAME")
     parser.add_argument(
         "--combine",
@@ -44,11 +49,14 @@ def _told(metadata: dict[str, Any], output: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 the user's mistake, 1 the scores differ."""
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.final and args.combine:
+        parser.error("--final trains networks of its own: leave --combine out")
     try:
         from sentio_rllib.pull.bundling import pull, verify  # noqa: PLC0415  # --help need not wait for it
 
-        print(_told(pull(args.experiment, args.output, args.trial, args.combine), args.output))
+        print(_told(pull(args.experiment, args.output, args.trial, args.combine, final=args.final), args.output))
         found = verify(args.experiment, args.output) if args.verify else None
     except (SentioError, OSError) as error:
         return tell(error)

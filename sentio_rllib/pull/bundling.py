@@ -8,7 +8,7 @@ were trained anew on everything but the holdout; ``mean``, those of all folds at
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,15 @@ from pydantic import ValidationError
 from sentio_rllib.config.loading import load_config, resolve
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.deploy.bundle import load_bundle, write_bundle
-from sentio_rllib.errors import CheckpointError
+from sentio_rllib.errors import CheckpointError, NonFiniteError
+from sentio_rllib.evidence.bars_used import HELD_OUT, bars_used
 from sentio_rllib.evidence.champion import CHAMPION, Model, champion_model, score_members
 from sentio_rllib.evidence.holdout import evaluate_ensemble
-from sentio_rllib.evidence.refit import REFIT, refit_settings
+from sentio_rllib.evidence.refit import REFIT, final_settings, refit_settings, train_champion
 from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.checkpoint import load_model
-from sentio_rllib.pull.combine import Combine
+from sentio_rllib.pull.combine import FINAL, Combine
+from sentio_rllib.search.cluster import local_ray
 from sentio_rllib.search.prepare import policy_spec, prepare
 from sentio_rllib.search.trials import read_outcomes
 from sentio_rllib.seeding import Member
@@ -46,7 +48,14 @@ class _Chosen:
     told: dict[str, Any]
 
 
-def pull(experiment: Path, output: Path, trial: str | None = None, combine: Combine | None = None) -> dict[str, Any]:
+def pull(
+    experiment: Path,
+    output: Path,
+    trial: str | None = None,
+    combine: Combine | None = None,
+    *,
+    final: bool = False,
+) -> dict[str, Any]:
     """Write the champion of a sweep, or another trial, as a bundle to `output`.
 
     Parameters
@@ -59,6 +68,8 @@ def pull(experiment: Path, output: Path, trial: str | None = None, combine: Comb
         Trial to take instead of the champion, for example ``trial_0003``.
     combine
         Which members; None: ``refit`` for a champion that was refitted, else ``mean``.
+    final
+        Train the champion's configuration once more, on all bars, which takes as long as the sweep's last step.
 
     Returns
     -------
@@ -81,9 +92,10 @@ def pull(experiment: Path, output: Path, trial: str | None = None, combine: Comb
     weights, about = _champion(experiment) if trial is None else _members_of(experiment, trial)
     if "market" not in about:
         raise CheckpointError(f"{experiment / CHAMPION}: an earlier version wrote it; write it anew with --resume")
-    if combine is None:
-        combine = "refit" if trial is None and (experiment / REFIT).is_dir() else "mean"
-    chosen = _choose(experiment, weights, about, combine)
+    if final:
+        chosen, how = _final(experiment, about), FINAL
+    else:
+        chosen, how = _chosen_of(experiment, weights, about, trial, combine)
     resolved = resolve(_config_of(experiment, about), about["params"])
     try:
         write_bundle(
@@ -94,11 +106,55 @@ def pull(experiment: Path, output: Path, trial: str | None = None, combine: Comb
             chosen.members,
             resolved.trading_rules(),
             market=about["market"],
-            metadata=_metadata(experiment, about, combine) | chosen.told,
+            metadata=_metadata(experiment, about, how) | chosen.told,
         )
     except OSError as error:
         raise CheckpointError(f"{output}: cannot be written ({error}); choose another --output") from error
     return load_bundle(output).metadata
+
+
+def _chosen_of(
+    experiment: Path,
+    weights: dict[str, torch.Tensor],
+    about: dict[str, Any],
+    trial: str | None,
+    combine: Combine | None,
+) -> tuple[_Chosen, str]:
+    if combine is None:
+        combine = "refit" if trial is None and (experiment / REFIT).is_dir() else "mean"
+    return _choose(experiment, weights, about, combine), combine
+
+
+def _final(experiment: Path, about: dict[str, Any]) -> _Chosen:
+    """Train the champion's configuration on all bars; its holdout has to be opened, or it would be lost unseen.
+
+    Raises
+    ------
+    CheckpointError
+        The sweep has no verdict on this very champion yet, or its training was not finite.
+    """
+    summary = _summary_of(experiment, about)
+    if not summary["same"] or not (summary["holdout"] or {}).get("opened"):
+        raise CheckpointError(
+            f"{experiment}: the holdout has not been opened for its champion, and --final trains on it: finish the "
+            "sweep with --resume, or pull without --final"
+        )
+    config = _config_of(experiment, about)
+    prepared = prepare(config)
+    check_fingerprint(experiment, prepared)
+    outcome = next(each for each in read_outcomes(experiment, config) if each.trial_id == about["trial_id"])
+    settings = final_settings(config, prepared, about["params"])
+    tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
+    try:
+        with local_ray():
+            whole = replace(prepared, tape=tape)
+            weights = train_champion(experiment / FINAL, outcome, settings, whole, go_on=lambda: True)
+    except NonFiniteError as error:
+        raise CheckpointError(f"--final: the training was not finite: {error}") from error
+    assert weights is not None
+    used = bars_used(prepared.bars, prepared.splits, settings.folds)
+    used[HELD_OUT] = {"ranges": [], "sessions": []}
+    return _Chosen(weights, [(int(seed), int(fold)) for seed, fold in settings.members], {"bars_used": used})
 
 
 def _champion(experiment: Path) -> Model:
@@ -167,7 +223,7 @@ def _refitted(experiment: Path, about: dict[str, Any]) -> _Chosen:
     return _Chosen(weights, [(int(seed), int(fold)) for seed, fold in told["members"]], {})
 
 
-def _metadata(experiment: Path, about: dict[str, Any], combine: Combine) -> dict[str, Any]:
+def _metadata(experiment: Path, about: dict[str, Any], combine: str) -> dict[str, Any]:
     """Where the members come from, and what the sweep's summary knows of their trial."""
     path = about["config"]["data"]["path"]
     source = "the embedded synthetic market" if path is None else Path(path).name
@@ -194,14 +250,14 @@ def _summary_of(experiment: Path, about: dict[str, Any]) -> dict[str, Any]:
     return summary | {"same": all(best.get(key) == about[key] for key in SAME_CHAMPION)}
 
 
-def _evidence(summary: dict[str, Any], about: dict[str, Any], combine: Combine) -> dict[str, Any]:
+def _evidence(summary: dict[str, Any], about: dict[str, Any], combine: str) -> dict[str, Any]:
     if not summary["same"]:
         best = (summary.get("best") or {}).get("trial_id")
         other = f"the sweep selected {best}" if best else "the sweep has not come to its end"
         note = f"{about['trial_id']} at {about['env_steps']:,} env steps is no champion; {other}"
         return {"evidence": None, "cv": None, "holdout": None, "evidence_note": note}
     holdout, note = summary["holdout"], _NOTES[combine]
-    if combine != "refit" and holdout is not None and holdout["opened"]:
+    if combine not in ("refit", FINAL) and holdout is not None and holdout["opened"]:
         holdout = {"opened": False, "why": "opened for the refitted networks, which are not these"}
     return {"evidence": summary["evidence"], "cv": summary["cv"], "holdout": holdout, "evidence_note": note}
 
@@ -209,6 +265,8 @@ def _evidence(summary: dict[str, Any], about: dict[str, Any], combine: Combine) 
 _NOTES = {
     "refit": "Figures of validation are those of the folds' networks, each on bars that it was not trained on; these "
     "networks were scored on the holdout alone",
+    FINAL: "These networks were trained on all bars, the holdout included, after the verdict, so that nothing is left "
+    "to score them on: all figures and the verdict are those of the champion whose training they repeat",
     "mean": "Figures of validation are those of each network on the blocks of its own fold. Their mean was scored "
     "nowhere: most of them were trained on the blocks of any other",
     "best": "Figures of validation are those of all networks of the trial, of which this is the one that looked best",
@@ -244,6 +302,8 @@ def verify(experiment: Path, output: Path) -> tuple[str, float, float] | None:
     """
     bundle = load_bundle(output)
     metadata, weights = bundle.metadata, dict(bundle.network.state_dict())
+    if metadata["combine"] == FINAL:
+        return None
     if metadata["combine"] != "refit":
         what = "fold_score" if metadata["combine"] == "best" else "cv_score"
         known = {"sentio_version": metadata["versions"]["sentio_rllib"]}

@@ -47,31 +47,20 @@ def _luck(sweep: Sweep) -> list[Block]:
     champion, expected = (finite(sweep.get("evidence", "raw", key)) for key in ("sharpe", "expected_maximum_sharpe"))
     drawing = luck_figure(list(sharpes), champion, expected)
     caption = f"{len(sharpes)} trials, pruned ones included, each at its best evaluation, seeds averaged."
-    return [Chart(drawing, caption), deflated(sweep)]
+    return [Chart(drawing, caption)]
 
 
 def annual_sharpes(sweep: Sweep) -> pd.Series[Any]:
-    """Return the annual Sharpe ratio of each trial's session returns over all seeds and folds; empty without any.
-
-    The mean over the deviation (ddof 1), times the square root of the sessions a year that the evidence was made
-    with; 0 for constant returns. Returns of a session are added over seeds, and over folds where a session is cut
-    between two of them: how many seeds and paths there are scales all sessions alike, and leaves the ratio as it is.
-    """
-    sessions, years = (finite(sweep.deflation.get(key)) for key in ("sessions", "years"))
-    if sweep.returns is None or sweep.returns.empty or not sessions or not years:
-        return pd.Series(dtype=float)
-    by_session = sweep.returns.groupby(["trial_id", "session"])["net_return"].sum()
-    grouped = by_session.groupby("trial_id")
-    ratio = (grouped.mean() / grouped.std().where(lambda each: each > 0)).fillna(0.0)
-    found: pd.Series[Any] = ratio * (sessions / years) ** 0.5
-    return found
+    """Return the annual Sharpe ratio of each trial's session returns, as the evidence has it; empty without any."""
+    return pd.Series(sweep.get("evidence", "raw", "of_trials") or {}, dtype=float)
 
 
 def _statistics(evidence: dict[str, Any]) -> list[Block]:
     kinds = [evidence.get(kind) or {} for kind in _KINDS]
     lines: Sequence[tuple[str, str, Callable[[object], str]]] = (
-        ("Sharpe ratio, annual, undeflated", "sharpe", number),
+        ("Sharpe ratio, annual", "sharpe", number),
         ("expected maximum by luck, annual", "expected_maximum_sharpe", number),
+        ("spread of all trials' Sharpe ratios, annual", "spread", number),
         ("deflated Sharpe ratio (DSR), effective N", "dsr", _probability),
         ("deflated Sharpe ratio (DSR), nominal N", "dsr_nominal", _probability),
         ("probabilistic Sharpe ratio (PSR)", "psr", _probability),
@@ -84,9 +73,11 @@ def _statistics(evidence: dict[str, Any]) -> list[Block]:
     rows.append(("better than buy and hold (StepM)", *(_names(kind.get("stepm_hold")) for kind in kinds)))
     size = (
         f"Nominal N {count(evidence.get('n_trials'))}, effective N {number(evidence.get('effective_trials'), 1)}; "
-        f"{count(evidence.get('sessions'))} sessions, {_years(evidence.get('years'))}. A search of this size needs "
-        f"{_years(evidence.get('min_btl_years'))} at least (MinBTL). Timing: the returns less mean exposure times "
-        "those of buy and hold; what luck all trials share in the market is not in it."
+        f"{count(evidence.get('sessions'))} sessions, {_years(evidence.get('years'))}. The least annual Sharpe ratio "
+        f"that could be supported with these bars, trials and ledger: {number(evidence.get('least_sharpe'))}. A search "
+        f"of this size needs {_years(evidence.get('min_btl_years'))} at least (MinBTL). Luck has the variance that "
+        "Sharpe ratios have without an edge; the trials' own spread is told for information. Timing: what exposure "
+        "earns by its moments, beyond what was usual and what the market earns elsewhere."
     )
     return [
         Heading("Deflated statistics"),

@@ -100,7 +100,7 @@ def learning_figure(curves: pd.DataFrame, trials: pd.DataFrame, champion: str | 
         for panel in panels[: len(folds)][-across:]:
             panel.tick_params(labelbottom=True)
         figure.supxlabel("env steps", fontsize=9, color=COLOURS["muted"])
-        figure.supylabel("Sharpe ratio of the fold, undeflated", fontsize=9, color=COLOURS["muted"])
+        figure.supylabel("annual Sharpe ratio of the fold", fontsize=9, color=COLOURS["muted"])
         seen = set(trials.loc[trials.index.isin(curves["trial_id"]), "state"])
         _legend_of_ends(figure, seen, line=champion is not None)
 
@@ -178,7 +178,7 @@ def scatter_figure(key: str, trials: pd.DataFrame, champion: str | None) -> Mark
         axes.xaxis.set_major_formatter(FuncFormatter(number_label))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel(f"{key.rpartition('.')[2].replace('_', ' ')}, logarithmic")
-        axes.set_ylabel("cv_score, undeflated")
+        axes.set_ylabel("cv_score, annual Sharpe ratio")
         _legend_of_ends(figure, set(trials["state"]), line=False)
 
     return draw("rate", f"Score of trials against {key}", 3.4, paint)
@@ -269,7 +269,7 @@ def luck_figure(sharpes: Sequence[float], champion: float | None, expected_maxim
             axes.axvline(expected_maximum, color=COLOURS["orange"], linewidth=1.8, linestyle="--", label=label)
         axes.set_ylim(0, max(tallest, 4) + 1)
         axes.set_yticks([])
-        axes.set_xlabel("annual Sharpe ratio of the out-of-sample returns, undeflated; one dot a trial")
+        axes.set_xlabel("annual Sharpe ratio of the out-of-sample returns; one dot a trial")
         quiet(axes)
         figure.legend(loc="outside upper left", ncols=3)
 

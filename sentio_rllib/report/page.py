@@ -90,6 +90,9 @@ def _facts(sweep: Sweep) -> list[tuple[str, str]]:
     return [
         ("state", str(sweep.get("state") or NONE)),
         ("variant", str(sweep.get("variant") or NONE)),
-        ("bars", f"{count(sweep.get('data', 'bars'))}, {first} to {last}"),
+        ("market", str(sweep.get("data", "market") or NONE)),
+        ("costs", str(sweep.get("data", "costs") or NONE)),
+        ("calendar", f"{sweep.get('data', 'calendar') or NONE}, hours {sweep.get('data', 'hours') or NONE}"),
+        ("period", f"{first} to {last}, {count(sweep.get('data', 'bars'))} bars"),
         ("trials", f"{count(trials.get('total'))} of {asked} asked for" + (f": {counts}" if counts else "")),
     ]

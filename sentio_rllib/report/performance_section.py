@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from sentio_rllib.report.blocks import Block, Chart, Heading, Note, ReportSection, Table
-from sentio_rllib.report.deflation_section import deflated
 from sentio_rllib.report.figures import equity_figure
 from sentio_rllib.report.formats import NONE, count, dollars, finite, general, number, per_bar, percent
 from sentio_rllib.report.sweep_files import Sweep, dig
@@ -17,10 +16,11 @@ from sentio_rllib.report.sweep_files import Sweep, dig
 _PARTS = {"cv": "Cross-validation", "holdout": "Holdout"}
 _BASELINES = {"flat": "flat", "hold": "buy and hold", "sma": "SMA", "random": "random, mean", "oracle": "oracle"}
 _METRICS: tuple[tuple[str, str, Callable[[object], str]], ...] = (
-    ("Sharpe ratio, annual, undeflated", "sharpe", number),
-    ("Sharpe ratio of the timing, undeflated", "timing_sharpe", number),
-    ("Sortino ratio", "sortino", number),
-    ("Calmar ratio", "calmar", number),
+    ("Sharpe ratio, annual", "sharpe", number),
+    ("Sharpe ratio of timing, annual", "timing_sharpe", number),
+    ("Sharpe ratio with interest on idle cash", "sharpe_with_cash", number),
+    ("Sortino ratio, annual", "sortino", number),
+    ("Calmar ratio, annual", "calmar", number),
     ("total return", "total_return", percent),
     ("mean return per bar", "mean_return", per_bar),
     ("monthly return, 21 sessions", "monthly_return_21", percent),
@@ -28,13 +28,18 @@ _METRICS: tuple[tuple[str, str, Callable[[object], str]], ...] = (
     ("maximum drawdown", "max_drawdown", percent),
     ("longest drawdown, bars", "longest_drawdown_bars", count),
     ("CVaR of a session, 5%", "cvar", lambda value: percent(value, 2)),
-    ("win rate", "win_rate", percent),
+    ("win rate of round trips", "win_rate", percent),
     ("round trips", "trips", count),
     ("trades", "trades", count),
     ("drawdown stops", "drawdown_stops", count),
     ("trades a day", "trades_per_day", number),
     ("turnover a day, times equity", "turnover_per_day", number),
-    ("exposure", "exposure", percent),
+    ("exposure, mean share of equity", "exposure", percent),
+    ("Buys masked for volatility", "masked_volatility", percent),
+    ("Buys masked by the clock", "masked_clock", percent),
+    ("Buys masked in a drawdown", "masked_drawdown", percent),
+    ("held over cuts, times", "cuts_held", count),
+    ("return over cuts", "cuts_return", lambda value: percent(value, 2)),
     ("fees", "fees_usd", dollars),
     ("sessions", "sessions", count),
     ("bars", "bars", count),
@@ -89,8 +94,6 @@ def metrics_section(sweep: Sweep) -> ReportSection:
         blocks.append(Note(f"Champion: {sweep.champion} at {steps} env steps{selected}. {values}"))
     for part, label in _PARTS.items():
         blocks += [Heading(label), *_metrics(sweep, part)]
-    if any(isinstance(block, Table) for block in blocks):
-        blocks.append(deflated(sweep))
     return ReportSection("metrics", "Champion and baselines", blocks)
 
 
@@ -148,10 +151,10 @@ def stress_section(sweep: Sweep) -> ReportSection:
         for row in stress["rows"]
     ]
     part = _PARTS.get(str(stress.get("measured_on")), NONE).lower()
-    head = ("costs", "mean return per bar", "Sharpe, undeflated", "total return")
+    head = ("costs", "mean return per bar", "Sharpe ratio, annual", "total return")
     fee = stress.get("breakeven_fee")
     even = (
         "no break-even fee" if finite(fee) is None else f"the champion breaks even at a fee of {percent(fee, 3)} a side"
     )
     told = Note(f"Break-even: {'; '.join(filter(None, (even, str(stress.get('note') or ''))))}.")
-    return ReportSection("stress", "Cost stress", [Table(head, rows, f"Measured on: {part}"), told, deflated(sweep)])
+    return ReportSection("stress", "Cost stress", [Table(head, rows, f"Measured on: {part}"), told])

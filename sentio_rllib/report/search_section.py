@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 
 from sentio_rllib.report.blocks import Block, Chart, Details, Heading, Note, ReportSection, Table
-from sentio_rllib.report.deflation_section import deflated
 from sentio_rllib.report.figures import (
     importance_figure,
     learning_figure,
@@ -36,7 +35,7 @@ def learning_section(sweep: Sweep) -> ReportSection:
             "Median over seeds. A mark is a trial's last evaluation; a number names a trial that was not completed, "
             "the table says why."
         )
-        blocks += [Chart(drawing, caption), deflated(sweep)]
+        blocks.append(Chart(drawing, caption))
     if len(sweep.trials):
         steps = sweep.trials.get("env_steps", pd.Series(dtype=float))
         rows = [
@@ -69,7 +68,7 @@ def leaderboard_section(sweep: Sweep) -> ReportSection:
     head = ("#", "trial", "cv_score", "rung", "trades", "exposure", "env steps", *names, "why it ended")
     caption = f"Trials, {len(rows)} of {len(trials)}, best first; the champion is set apart"
     table = Table(head, rows, caption, words=frozenset({1, len(head) - 1} | worded), marked=champion)
-    return ReportSection("leaderboard", "Leaderboard", [table, deflated(sweep), *_arms(sweep)])
+    return ReportSection("leaderboard", "Leaderboard", [table, *_arms(sweep)])
 
 
 def _numeric(column: pd.Series[Any]) -> bool:
@@ -97,7 +96,7 @@ def _arms(sweep: Sweep) -> list[Block]:
     rows = [_arm_row(result) for result in arms["results"]]
     head = (
         "arm",
-        "Sharpe, undeflated",
+        "Sharpe ratio, annual",
         "trades",
         "env steps",
         "difference",
@@ -153,7 +152,6 @@ def _rate(sweep: Sweep) -> list[Block]:
     return [
         Heading("Learning rate against score"),
         Chart(scatter_figure(_RATE, trials, sweep.champion), caption),
-        deflated(sweep),
     ]
 
 

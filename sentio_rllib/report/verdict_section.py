@@ -7,7 +7,7 @@ from typing import Any
 
 from sentio_rllib.report.blocks import Badge, Block, Bullets, Heading, Note, ReportSection, Table
 from sentio_rllib.report.deflation_section import deflated
-from sentio_rllib.report.formats import NONE, count, interval, number, percent
+from sentio_rllib.report.formats import NONE, count, finite, interval, number, percent
 from sentio_rllib.report.sweep_files import Sweep, dig
 
 _TONES = {"supported": "good", "not supported": "bad", "not enough data": "unknown"}
@@ -46,7 +46,8 @@ def _verdict(sweep: Sweep) -> list[Block]:
     if not evidence:
         return [Badge(f"no verdict: {_NO_CHAMPION['evidence' in sweep.summary]}", "unknown"), *told]
     verdict = str(evidence.get("verdict", "no verdict"))
-    blocks: list[Block] = [Badge(verdict, _TONES.get(verdict, "unknown")), *told]
+    claim = str(evidence.get("claim") or verdict)
+    blocks: list[Block] = [Badge(claim, _TONES.get(verdict, "unknown")), *told]
     reasons = [str(reason) for reason in evidence.get("reasons") or []]
     return [*blocks, Bullets(reasons or ["No reasons were written down."])]
 
@@ -104,13 +105,38 @@ def holdout_notes(sweep: Sweep) -> list[Block]:
     size = f"{count(holdout.get('sessions'))} sessions, {count(holdout.get('bars'))} bars."
     where = f"{first} to {last}, {size}" if first and last else ""
     why = str(holdout.get("why") or "")
+    where = f"{where} {_worth(holdout.get('weight') or {})}".strip()
     state = "Opened" if holdout.get("opened") else "Sealed"
     blocks: list[Block] = [Note(" ".join(filter(None, (f"{state}: {why}." if why else f"{state}.", where, openings))))]
     if holdout.get("reopened"):
         name = sweep.get("name") or sweep.folder.name
         told = f"Reopened: the holdout of {name} had been opened before, so its figures are no longer out of sample."
         blocks.append(Note(told, "caution"))
+    blocks += _alike(sweep)
     if holdout.get("seen"):
         told = f"Earlier trials that were trained or scored on some of its sessions: {count(holdout['seen'])}."
         blocks.append(Note(told, "caution"))
     return blocks
+
+
+def _worth(weight: dict[str, Any]) -> str:
+    """Say what the holdout's word adds; empty where that is not known."""
+    if finite(weight.get("factor")) is None:
+        return ""
+    edge = f"with the timing Sharpe ratio of {number(weight['edge'])} that cross-validation shows beyond luck"
+    return (
+        f"What it adds: without an edge {percent(weight['by_luck'], 0)} of markets pass it, {edge} "
+        f"{percent(weight['by_edge'], 0)}; passing makes an edge {number(weight['factor'], 1)} times as likely."
+    )
+
+
+def _alike(sweep: Sweep) -> list[Block]:
+    """Name other markets in the ledger that move alike on the same dates."""
+    found = [
+        f"{each['symbol']} (sweep {each['sweep']}, correlation {number(each['correlation'])}, {each['dates']} dates)"
+        for each in sweep.get("evidence", "ledger", "alike") or []
+    ]
+    if not found:
+        return []
+    told = "Other markets in the ledger moved alike on these dates, so what was seen there tells of this one"
+    return [Note(f"{told}: {'; '.join(found)}.", "caution")]

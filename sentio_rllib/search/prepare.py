@@ -13,6 +13,7 @@ from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import BarsError
 from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.ohlcv import Bars
+from sentio_rllib.market.report import usual_volatility
 from sentio_rllib.market.sessions import assign_sessions
 from sentio_rllib.market.synthetic import SyntheticMarket, session_grid, synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
@@ -22,6 +23,9 @@ from sentio_rllib.seeding import Member, stream_seed
 from sentio_rllib.statistics.significance import expected_maximum_sharpe_ratio, minimum_backtest_length
 from sentio_rllib.validation.probes import check_leaks
 from sentio_rllib.validation.splits import Splits
+
+MANY_MASKED = 0.2
+"""Share of the bars from which masked Buys are worth a caution."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,23 @@ def prepare(config: SweepConfig) -> Prepared:
         bars, notes = _bars_of_file(config)
         splits = _splits(config, bars)
     tape = build_tape(bars, reference_volatility=config.features.reference_volatility).cut(splits.development.stop)
-    return Prepared(bars, (*notes, *_too_many_trials(config, tape)), splits, tape)
+    told = (*notes, *_masked_buys(config, bars, tape), *_too_many_trials(config, tape))
+    return Prepared(bars, told, splits, tape)
+
+
+def _masked_buys(config: SweepConfig, bars: Bars, tape: Tape) -> list[str]:
+    """Warn where the risk masks forbid Buys at more bars than caution would, because of the market's volatility."""
+    rules = config.trading_rules()
+    limit = rules.risk_volatility * rules.reference_volatility
+    share = float((tape.volatility[tape.warmup :] > limit).mean())
+    if rules.masks != "risk" or share <= MANY_MASKED:
+        return []
+    told = (
+        f"caution: risk masks forbid every Buy at {share:.0%} of the bars, where the volatility of a minute exceeds "
+        f"{limit:.1e}; features.reference_volatility={usual_volatility(bars):.1e} suits this market, or raise "
+        "trading.risk_volatility"
+    )
+    return [told]
 
 
 def _too_many_trials(config: SweepConfig, tape: Tape) -> list[str]:

@@ -144,10 +144,11 @@ def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
     A trial that was never scored has one row without fold and seed. Where records know the regimes, columns
     ``regime_{k}_bars_share``, ``_return`` (sum of log returns), ``_trades`` and ``_drawdown_share`` say
-    what fell into regime k, 0 being the calmest; they are missing values elsewhere. Of a gated head,
-    ``gate_entropy``, ``gate_information`` (nats) and ``gate_largest_usage`` are those of the training bars before
-    the best evaluation (:func:`sentio_rllib.policy.heads.gate_figures`); ``value_cvar`` is the mean of the
-    quantile critic's 5% conditional value at risk, in units of the discounted reward.
+    what fell into regime k, 0 being the calmest; they are missing values elsewhere. With risk masks,
+    ``masked_volatility``, ``masked_clock`` and ``masked_drawdown`` are the shares of possible Buys that they forbid for
+    each cause. Of a gated head, ``gate_entropy``, ``gate_information`` (nats) and ``gate_largest_usage`` are those of
+    the training bars before the best evaluation (:func:`sentio_rllib.policy.heads.gate_figures`); ``value_cvar`` is the
+    mean of the quantile critic's 5% conditional value at risk, in units of the discounted reward.
     """
     rows = []
     for outcome in outcomes:
@@ -227,7 +228,9 @@ def curves(outcomes: Sequence[Outcome]) -> pd.DataFrame:
 
 def _figures(record: dict[str, Any]) -> dict[str, Any]:
     keys = ("trades", "exposure", "mean_return", "turnover_usd", "fees_usd", "drawdown_stops", "bars")
-    return {key: record[key] for key in keys}
+    could, causes = record.get("could_buy", 0), ("masked_volatility", "masked_clock", "masked_drawdown")
+    masked = {cause: record[cause] / could for cause in causes} if could else {}
+    return {key: record[key] for key in keys} | masked
 
 
 def _by_regime(record: dict[str, Any]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sentio_rllib.statistics.inputs import Floats, NotEnoughDataError, NoVarianceError
+from sentio_rllib.statistics.metrics import sharpe
 from sentio_rllib.statistics.overfitting import Overfitting, effective_trials, probability_of_backtest_overfitting
 from sentio_rllib.statistics.resampling import (
     MIN_BOOTSTRAP_PERIODS,
@@ -201,8 +202,14 @@ def sharpe_evidence(
     parts = {"raw": (panel.raw, looks.raw), "timing": (panel.timing, looks.timing)}
     return {"effective_trials": effective} | {
         part: _sharpe_figures(attempt, returns[:, column], spread, **shared)
+        | {"of_trials": dict(zip(panel.trials, _annual(returns, sessions_per_year), strict=True))}
         for part, (returns, spread) in parts.items()
     }
+
+
+def _annual(returns: Floats, sessions_per_year: int) -> list[float]:
+    """Annual Sharpe ratio of each column."""
+    return [sharpe(np.ascontiguousarray(column), sessions_per_year) for column in returns.T]
 
 
 def count_looks(trials: float, evaluations: float, other_sweeps: int) -> float:
@@ -246,17 +253,17 @@ def _sharpe_figures(
         return dict.fromkeys(
             ("sharpe", "psr", "dsr", "dsr_nominal", "expected_maximum_sharpe", "min_trl_years", "spread")
         )
-    sharpe, shape = moments.sharpe, (moments.skew, moments.kurtosis)
+    found, shape = moments.sharpe, (moments.skew, moments.kurtosis)
     law: dict[str, Any] = {"autocorrelation": max(0.0, moments.autocorrelation), "under": "null"}
     variance = sharpe_standard_error(0.0, sessions, *shape, law["autocorrelation"]) ** 2
 
     def dsr(trials: float) -> float | None:
-        return attempt(lambda: deflated_sharpe_ratio(sharpe, sessions, *shape, trials=trials, variance=variance, **law))
+        return attempt(lambda: deflated_sharpe_ratio(found, sessions, *shape, trials=trials, variance=variance, **law))
 
-    needed = attempt(lambda: minimum_track_record_length(sharpe, 0.0, *shape, **law))
+    needed = attempt(lambda: minimum_track_record_length(found, 0.0, *shape, **law))
     return {
-        "sharpe": sharpe * annual,
-        "psr": attempt(lambda: probabilistic_sharpe_ratio(sharpe, 0.0, sessions, *shape, **law)),
+        "sharpe": found * annual,
+        "psr": attempt(lambda: probabilistic_sharpe_ratio(found, 0.0, sessions, *shape, **law)),
         "dsr": dsr(effective),
         "dsr_nominal": dsr(float(nominal)),
         "expected_maximum_sharpe": expected_maximum_sharpe_ratio(effective, variance) * annual,

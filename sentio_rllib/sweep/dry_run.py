@@ -9,6 +9,7 @@ from rich.table import Table
 
 from sentio_rllib.config.space import ARM
 from sentio_rllib.config.tree import SweepConfig
+from sentio_rllib.evidence.tally import least_supported
 from sentio_rllib.search.pace import Pace, measure
 from sentio_rllib.search.prepare import Prepared, members_of, prepare
 
@@ -27,6 +28,7 @@ def dry_run(config: SweepConfig) -> None:
         f"{trials} trials x {members} members ({len(prepared.splits.folds)} folds x "
         f"{config.validation.seeds} seeds), at most {search.env_steps:,} env steps each"
     )
+    console.print(least_supported(config, prepared), markup=False)
     measured = _measured_trials(config, prepared, trials)
     for name, each in measured.items():
         told = f"measured: {each.rate:,.0f} env steps/s ({each.rate * members:,.0f} member steps/s), "

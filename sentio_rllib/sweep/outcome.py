@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sentio_rllib.config.tree import SweepConfig
-from sentio_rllib.evidence.claims import Findings
+from sentio_rllib.evidence.claims import Findings, costs_of, market_of
 from sentio_rllib.evidence.context import Context
 from sentio_rllib.evidence.pairing import compare_arms
 from sentio_rllib.evidence.selecting import Selected
@@ -53,6 +53,10 @@ def write_outcome(sweep: Context, searched: Searched, selected: Selected, found:
             "bars": prepared.bars.n,
             "first": prepared.bars.first,
             "last": prepared.bars.last,
+            "market": market_of(config, prepared.bars.symbol),
+            "calendar": config.data.calendar,
+            "hours": config.data.hours,
+            "costs": costs_of(config),
         },
         "trials": _counts(config, outcomes),
         "best": _best(None if selected.best is None else selected.best.trial, config.evidence.selection),

@@ -35,12 +35,24 @@ def buy_window(
     """
     allowed = None
     if rules.masks == "risk":
-        allowed = volatility <= rules.risk_volatility * rules.reference_volatility
-        allowed &= (minute >= rules.risk_first_minutes) & (minutes_left >= rules.risk_last_minutes)
+        by_volatility, by_clock = risk_causes(rules, volatility, minute, minutes_left)
+        allowed = ~(by_volatility | by_clock)
     if rules.flat_by_close:
         in_time = minutes_left >= rules.close_minutes
         allowed = in_time if allowed is None else allowed & in_time
     return allowed
+
+
+def risk_causes(
+    rules: TradingRules, volatility: torch.Tensor, minute: torch.Tensor, minutes_left: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return where the risk masks forbid a Buy by volatility and where by the clock, bool[T] each.
+
+    Parameters as in :func:`buy_window`.
+    """
+    by_volatility = volatility > rules.risk_volatility * rules.reference_volatility
+    by_clock = (minute < rules.risk_first_minutes) | (minutes_left < rules.risk_last_minutes)
+    return by_volatility, by_clock
 
 
 def executable_actions(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 
+DRAWDOWN = 3
+"""Column of the local drawdown."""
+
 
 def portfolio_features(
     *,

@@ -26,7 +26,9 @@ from sentio_rllib.statistics.metrics import (
     session_returns,
     sharpe,
 )
-from sentio_rllib.trading.simulator import Simulator, StepResult, TradingRules
+from sentio_rllib.trading.masks import risk_causes
+from sentio_rllib.trading.portfolio import DRAWDOWN
+from sentio_rllib.trading.simulator import Observation, Simulator, StepResult, TradingRules
 from sentio_rllib.validation.regimes import attribute
 from sentio_rllib.validation.splits import Range
 
@@ -68,6 +70,9 @@ class Record:
         Greatest fall from a peak, 0 .. 1, marked at every close, the blocks' equity chained.
     longest_drawdown
         Most consecutive bars below a peak, likewise.
+    could_buy, masked_volatility, masked_clock, masked_drawdown
+        Decisions at which the account had room for a Buy, and how many of them the risk masks forbade for each cause;
+        one may have several. 0 without risk masks.
     cuts_held, cuts_return
         How often something was held over a cut of the tape, and the net return of all bars that opened behind one so,
         compounded.
@@ -94,6 +99,10 @@ class Record:
     max_drawdown: float = 0.0
     longest_drawdown: int = 0
     cash_return: float = 0.0
+    could_buy: int = 0
+    masked_volatility: int = 0
+    masked_clock: int = 0
+    masked_drawdown: int = 0
     cuts_held: int = 0
     cuts_return: float = 0.0
     regime_bars: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
@@ -130,7 +139,8 @@ class _BlockWalk(NamedTuple):
     `equity` float64[n, steps * I], marks of the decisions' bars; `over` float64 and `after` bool, alike, what was held
     (:class:`~sentio_rllib.trading.simulator.Holdings`); `tails`, the same three float64[n, I] from the last decision's
     bars to the block's end; `traded` bool[n, steps]; `sold` bool[n], a trade on the tail; `totals` float64[3, n] of
-    :func:`_figures`; `decisions` int64[n].
+    :func:`_figures`; `masked` int64[4, n], decisions with room for a Buy and those forbidden by each cause; `decisions`
+    int64[n].
     """
 
     equity: NDArray[np.float64]
@@ -140,6 +150,7 @@ class _BlockWalk(NamedTuple):
     traded: NDArray[np.bool_]
     sold: NDArray[np.bool_]
     totals: NDArray[np.float64]
+    masked: NDArray[np.int64]
     decisions: NDArray[np.int64]
 
     def of_row(
@@ -213,6 +224,9 @@ class BlockEvaluator:
         self.start, self.stop, self.decisions = (
             torch.cat([each, each]).flatten().to(self.device) for each in (start, stop, decisions)
         )
+        self.causes = None
+        if rules.masks == "risk":
+            self.causes = risk_causes(rules, tape.volatility, tape.minute, tape.minutes_left)
         self.gumbel = self._noise()
 
     def _noise(self) -> torch.Tensor:
@@ -246,13 +260,15 @@ class BlockEvaluator:
         equity, over = cash.new_empty(steps, n, interval), cash.new_empty(steps, n, interval)
         after = torch.empty(steps, n, interval, dtype=torch.bool, device=self.device)
         tails = [cash.new_full((n, interval), self.rules.initial_cash), over[0].clone(), after[0].clone()]
-        totals = cash.new_zeros(3, n)
+        totals, masked = cash.new_zeros(3, n), torch.zeros(4, n, dtype=torch.int64, device=self.device)
         traded = torch.empty(steps, n, dtype=torch.bool, device=self.device)
         sold = torch.zeros(n, dtype=torch.bool, device=self.device)
         stopped = torch.zeros(n, dtype=torch.bool, device=self.device)
         for step in range(steps):
             live = self.decisions > step
             observation = simulator.observe()
+            if self.causes is not None:
+                masked += self._masked(observation, self.causes) & live
             logits = decide(
                 observation.bar.view(self.shape),
                 observation.portfolio.to(self.dtype).view(*self.shape, -1),
@@ -282,9 +298,18 @@ class BlockEvaluator:
             traded=traded.t().cpu().numpy(),
             sold=sold.cpu().numpy(),
             totals=totals.cpu().numpy(),
+            masked=masked.cpu().numpy(),
             decisions=self.decisions.cpu().numpy(),
         )
         return self._records(walk)
+
+    def _masked(self, seen: Observation, causes: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Whether there is room for a Buy, and whether risk masks forbid it by each cause, bool[4, n]."""
+        rules, portfolio = self.rules, seen.portfolio
+        room = portfolio[:, 0] <= rules.max_position - rules.min_trade
+        by_drawdown = portfolio[:, DRAWDOWN] >= rules.risk_drawdown
+        forbidden = [*(cause.index_select(0, seen.bar) for cause in causes), by_drawdown]
+        return torch.stack([room, *(room & each for each in forbidden)])
 
     def _records(self, walk: _BlockWalk) -> Evaluation:
         columns, first = range(self.shape[1]), self.phases[0]
@@ -317,6 +342,7 @@ class BlockEvaluator:
         bar, trade_bar = np.concatenate(bars), np.concatenate(trade_bars)
         labels, index_of_bar = np.unique(self.session[bar], return_inverse=True)
         session_bars = np.bincount(index_of_bar).astype(np.float64)
+        could, volatile, late, fallen = (int(each) for each in walk.masked[:, rows].sum(1))
         turnover, fees, stops = walk.totals[:, rows].sum(1)
         chained, closed = equity_curve(bar_returns), np.concatenate(trips)
         growth = float(chained[-1])
@@ -338,6 +364,10 @@ class BlockEvaluator:
             winning_trips=int(np.count_nonzero(closed > 0.0)),
             max_drawdown=max_drawdown(chained),
             longest_drawdown=longest_drawdown(chained),
+            could_buy=could,
+            masked_volatility=volatile,
+            masked_clock=late,
+            masked_drawdown=fallen,
             cash_return=self.rules.cash_return(self.tape.sessions_per_year),
             cuts_held=sum(map(len, over_cuts)),
             cuts_return=float(np.prod(1.0 + np.concatenate(over_cuts)) - 1.0),

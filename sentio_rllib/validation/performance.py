@@ -70,6 +70,7 @@ def describe(
         "trades": total("trades"),
         "trades_per_day": total("trades") / sessions,
         "drawdown_stops": total("drawdown_stops"),
+        **{f"masked_{cause}": _masked(records, cause) for cause in ("volatility", "clock", "drawdown")},
         "cuts_held": total("cuts_held"),
         "cuts_return": math.expm1(sum(math.log1p(record.cuts_return) for record in records) / count),
         "turnover_per_day": total("turnover_usd") / initial_cash / sessions,
@@ -118,6 +119,12 @@ def mean_of(figures: Sequence[dict[str, Any]]) -> dict[str, Any]:
         key: None if any(each[key] is None for each in figures) else float(np.mean([each[key] for each in figures]))
         for key in figures[0]
     }
+
+
+def _masked(records: Sequence[Record], cause: str) -> float | None:
+    """Share of the decisions with room for a Buy at which risk masks forbid it for a cause; None without such masks."""
+    could = sum(record.could_buy for record in records)
+    return sum(getattr(record, f"masked_{cause}") for record in records) / could if could else None
 
 
 def _finite(value: float) -> float | None:

@@ -58,11 +58,11 @@ CLIP_VOLATILITIES: Final = 5.0
 """Returns to foretell are divided by the volatility known before and clipped here: a night is no outlier."""
 RIDGE: Final = 1e-3
 """Weight of the penalty relative to the number of rows, for standardised features."""
-CORRELATION_LIMIT: Final = 0.3
-"""Correlation of predicted and realised next return above which a minute bar is foretold implausibly well.
-
-Real files reach 0.10 (BTCUSD of 2015-2019; ETFs 0.02). By chance, 1,500 bars exceed 0.3 with a probability below 1e-25.
-"""
+PLAUSIBLE_CORRELATION: Final = 0.15
+"""Correlation of predicted and realised next return up to which a minute bar can be foretold: real files reach 0.10
+(BTCUSD of 2015-2019; ETFs 0.02)."""
+ERRORS: Final = 4.0
+"""Standard errors beyond that from which it is no chance: one clean file in 30,000 at most that is at the limit."""
 SURVIVING_SHARE: Final = 0.4
 """A correlation above the limit must keep this share of itself a bar later.
 
@@ -211,10 +211,11 @@ def extra_delay(tape: Tape) -> ProbeResult:
         return ProbeResult(DELAY, None, _too_few(tape.n, tape.warmup))
     fitted, judged = rows[: rows.size // 2], rows[rows.size // 2 + 2 :]  # no return is in both
     now, later = (_correlation(_ridge(tape, fitted, judged, delay), _targets(tape, judged, delay)) for delay in (0, 1))
-    held = now <= CORRELATION_LIMIT or later >= SURVIVING_SHARE * now
+    limit = PLAUSIBLE_CORRELATION + ERRORS / np.sqrt(judged.size)
+    held = bool(now <= limit or later >= SURVIVING_SHARE * now)
     text = (
         f"over {judged.size:,} bars, predicted and realised returns correlate by {now:.3f} at once (allowed "
-        f"{CORRELATION_LIMIT:g}, or more where {SURVIVING_SHARE:.0%} survive) and by {later:.3f} a bar later"
+        f"{limit:.3f}, or more where {SURVIVING_SHARE:.0%} survive) and by {later:.3f} a bar later"
     )
     if not held:
         alone = [abs(_correlation(column, _targets(tape, judged, 0))) for column in tape.features[judged].T]
