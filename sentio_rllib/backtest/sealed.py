@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from sentio_rllib import __version__
 from sentio_rllib.deploy.bundle import Bundle
 from sentio_rllib.errors import SweepError
 from sentio_rllib.evidence.bars_used import sealed_sessions
@@ -39,37 +39,34 @@ def open_sealed(
     SweepError
         Sessions are sealed and the opening was not asked for, or the ledger cannot be used.
     """
-    sealed = sealed_sessions(bundle.metadata, _walked(bars, scored))
-    if not sealed or _opened_by_its_sweep(bundle):
+    held = sealed_sessions(bundle.metadata, bars, scored)
+    path = ledger or Path(bundle.metadata.get("ledger") or "")
+    sealed = [*([] if _opened_by_its_sweep(bundle) else held), *_of_others(bundle, path, bars, scored, held)]
+    if not sealed:
         return None
-    told = f"{len(sealed)} of the sessions, {sealed[0].date} .. {sealed[-1].date}, are the holdout of its sweep"
+    told = f"{len(sealed)} of the sessions, {sealed[0].date} .. {sealed[-1].date}, are held out by a sweep"
     if not allowed:
         raise SweepError(
-            f"{bundle.name}: {told}, which is sealed: who has seen it can choose by it, and it shows nothing any more. "
+            f"{bundle.name}: {told} and sealed: who has seen them can choose by them, and they show nothing any more. "
             "Backtest other bars, or pass --open-holdout, which is recorded in the ledger"
         )
-    path = ledger or Path(bundle.metadata["ledger"])
-    uid, kept = bundle.metadata["sweep_id"], Ledger(path)
-    if not kept.knows(uid):
-        held = [SessionMark(*each) for each in bundle.metadata["bars_used"]["held_out"]["sessions"]]
-        seen = [SessionMark(*each) for each in bundle.metadata["bars_used"]["trained"]["sessions"]]
-        held_hashes = {mark.hash for mark in held}
-        kept.register_sweep(
-            uid,
-            str(bundle.metadata.get("sweep") or bundle.name),
-            __version__,
-            [mark for mark in seen if mark.hash not in held_hashes],
-            held,
-            symbol=(bundle.metadata.get("data") or {}).get("symbol"),
+    uid = bundle.metadata["sweep_id"]
+    if not path.is_file() or not Ledger(path).knows(uid):
+        raise SweepError(
+            f"{path}: there is no ledger that knows the sweep of {bundle.name}, so the opening cannot be recorded; put "
+            "it back, or name it with --ledger"
         )
-    opening = kept.open_holdout(uid, _key(folder, sealed), sealed, reopen=True)
+    opening = Ledger(path).open_holdout(uid, _key(folder, sealed), sealed, reopen=True)
     return f"caution: {told}; opening {opening.number} of these sessions was recorded in {path}"
 
 
-def _walked(bars: Bars, scored: int) -> list[SessionMark]:
-    """Sessions of the bars behind those that warm up, whole ones told by all their bars."""
-    session = bars.sessions.session
-    return list(session_marks(bars)[int(session[scored]) :]) if scored < bars.n else []
+def _of_others(bundle: Bundle, path: Path, bars: Bars, scored: int, held: Sequence[SessionMark]) -> list[SessionMark]:
+    """Sessions that other sweeps in the ledger hold out."""
+    if not path.is_file() or scored >= bars.n:
+        return []
+    own, walked = {mark.date for mark in held}, session_marks(bars)[int(bars.sessions.session[scored]) :]
+    others = Ledger(path).held_out_by_others(str(bundle.metadata.get("sweep_id")), walked)
+    return [mark for mark in walked if mark.hash in others and mark.date not in own]
 
 
 def _opened_by_its_sweep(bundle: Bundle) -> bool:

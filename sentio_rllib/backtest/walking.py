@@ -116,12 +116,21 @@ def run_backtest(bundle: Bundle, bars: Bars, *, seed: int = 0) -> Backtest:
     walked = walk_blocks(bundle.network, tape, rules, blocks)
     open_rules = rules.replace(max_drawdown=NO_STOP)
     found = run_baselines(tape.tensors(), open_rules, blocks, agent=[walked.record], seed=seed)
-    timing = timing_returns(walked.record, found.hold)
-    year, cash = tape.sessions_per_year, rules.initial_cash
-    returns, records = walked.record.session_returns, [walked.record]
-    idle = walked.record.cash_return
-    policy = describe(returns, timing, records, sessions_per_year=year, initial_cash=cash, count=1, cash=idle)
-    figures = {"policy": policy, **describe_baselines(found, sessions_per_year=year, initial_cash=cash)}
+    # from the sweep's own folds; the market's mean on these very bars would be known only afterwards
+    market = float((bundle.metadata.get("cv") or {}).get("market_mean") or 0.0)
+    timing = timing_returns(walked.record, found.hold, market)
+    record, year, cash = walked.record, tape.sessions_per_year, rules.initial_cash
+    policy = describe(
+        record.session_returns,
+        timing,
+        [record],
+        sessions_per_year=year,
+        initial_cash=cash,
+        count=1,
+        excess=record.excess_returns,
+    )
+    baselines = describe_baselines(found, sessions_per_year=year, initial_cash=cash, market=market)
+    figures = {"policy": policy, **baselines}
     return Backtest(walked, figures)
 
 

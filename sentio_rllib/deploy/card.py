@@ -31,7 +31,7 @@ _LIMITS = (
     "Long or flat, one instrument. Nothing is known of other instruments, calendars, bar lengths or paces.",
     "Figures are net of the costs above and of no others: no taxes, no interest, no outages.",
     "An order is filled at the open of the bar after its decision.",
-    "Past bars say nothing about a market that changes. Prices that are adjusted anew are other bars.",
+    "Past bars say nothing about a market that changes.",
     "It decides on features of this version alone; a bundle made with others is refused.",
     "This is no advice to trade.",
 )

@@ -286,7 +286,8 @@ class TradingPolicy:
         since_start = self._since_start
         self._replay(stamps, bars)
         self._since_start = since_start
-        self._account.adjust(split, dividend)
+        if since_start is not None:
+            self._account.adjust(split, dividend)
 
     def report(self, portfolio: Portfolio) -> None:
         """Tell what the account holds after the last bar, where something was filled between two decisions.

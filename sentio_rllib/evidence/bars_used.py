@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sentio_rllib.evidence.session_marks import NEAR, SessionMark, session_marks
+from sentio_rllib.evidence.session_marks import SessionMark, near, session_marks
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.validation.schemes import Range
 from sentio_rllib.validation.splits import Fold, Splits
@@ -43,15 +43,22 @@ def _sessions_of(bars: Bars, ranges: Iterable[Range]) -> list[int]:
     return sorted({int(index) for each in ranges for index in np.unique(session[each.start : each.stop])})
 
 
-def sealed_sessions(metadata: Mapping[str, Any], walked: Sequence[SessionMark]) -> list[SessionMark]:
-    """Return those of `walked` that the model with `metadata` had held out, by bars or by date and gain.
+def sealed_sessions(metadata: Mapping[str, Any], bars: Bars, first: int = 0) -> list[SessionMark]:
+    """Return the sessions from the bar `first` on that the model with `metadata` had held out.
 
-    Empty where the metadata do not say, as those of earlier versions.
+    Bars are the model's market where their symbol is, or where any session is known to the bit, or at least half of
+    the common dates by their gains; then a held-out date is sealed, however much of the session there is.
+    Empty where the metadata do not say, as those of other sources.
     """
-    held = ((metadata.get("bars_used") or {}).get(HELD_OUT) or {}).get("sessions") or []
-    known = {str(date): (str(value), float(gain)) for value, date, gain in held}
-    return [
-        mark
-        for mark in walked
-        if mark.date in known and (known[mark.date][0] == mark.hash or abs(known[mark.date][1] - mark.gain) <= NEAR)
-    ]
+    used = metadata.get("bars_used") or {}
+    known = {str(date): (str(value), float(gain)) for part in used.values() for value, date, gain in part["sessions"]}
+    held = {str(date) for _, date, _ in (used.get(HELD_OUT) or {}).get("sessions") or []}
+    marks = session_marks(bars)
+    common = [mark for mark in marks if mark.date in known]
+    exact = any(mark.hash == known[mark.date][0] for mark in common)
+    alike = 2 * sum(near(known[mark.date][1], mark.gain) for mark in common) >= len(common)
+    symbol = (metadata.get("data") or {}).get("symbol")
+    if not common or not (symbol == bars.symbol or exact or alike):
+        return []
+    walked = marks[int(bars.sessions.session[min(first, bars.n - 1)]) :]
+    return [mark for mark in walked if mark.date in held]

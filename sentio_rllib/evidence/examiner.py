@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,14 @@ from sentio_rllib.validation.baselines import NO_STOP, run_baselines, table_poli
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record
 from sentio_rllib.validation.performance import describe, describe_baselines
 from sentio_rllib.validation.schemes import Range
-from sentio_rllib.validation.series import Series, combine, coverage, returns_by_session, timing_returns, usual_exposure
+from sentio_rllib.validation.series import (
+    Series,
+    combine,
+    coverage,
+    market_means,
+    timing_returns,
+    usual_exposure,
+)
 from sentio_rllib.validation.stress import cost_stress, delayed
 
 
@@ -59,12 +66,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class _Part:
-    """Bars that something is measured on, and the market's mean session return elsewhere; None: from its own parts."""
+    """Bars that something is measured on, and the market's mean return a bar elsewhere, one or one a session."""
 
     name: str
     tape: Tape
     blocks: Sequence[Range]
-    market: float | None = None
+    market: Floats | float
 
 
 class Examiner:
@@ -87,7 +94,8 @@ class Examiner:
     def series(self, outcome: Outcome) -> Series:
         """Return the session returns of a trial at its best evaluation."""
         settings = self._settings_of(outcome)
-        return combine(_records_of(outcome), dict(enumerate(self._hold_of(settings))), settings.members, self.coverage)
+        hold = dict(enumerate(self._hold_of(settings)))
+        return combine(_records_of(outcome), hold, settings.members, self.coverage, self._elsewhere(settings))
 
     def deflate(
         self, outcomes: Sequence[Outcome], best: Outcome, series: Mapping[str, Series], hold: Floats, looks: Looks
@@ -116,15 +124,31 @@ class Examiner:
         settings, records = self._settings_of(best), _records_of(best)
         blocks = _union(block for fold in settings.folds for block in fold.validation)
         count = self.coverage * len({seed for seed, _ in settings.members})
-        return self._measure(_Part("cv", self.prepared.tape, blocks), settings.rules, series, records, count=count)
+        hold = dict(enumerate(self._hold_of(settings)))
+        means = market_means(hold, self.coverage, self._elsewhere(settings))
+        market = np.zeros(series.session.size)
+        for fold, record in hold.items():
+            market[np.searchsorted(series.session, record.session)] = means[fold]
+        part = _Part("cv", self.prepared.tape, blocks, market)
+        found = self._measure(part, settings.rules, series, records, count=count)
+        told = found.told | {"market_mean": self._market_mean(settings)}
+        return replace(found, told=told)
 
     def holdout(self, best: Outcome, record: Record, tape: Tape) -> Measured:
         """Measure the champion on the holdout, from its record there on the whole `tape`."""
         settings, blocks = self._settings_of(best), self.prepared.splits.holdout_blocks
-        hold, market = self._walk_hold(tape, settings, [blocks])[0], self._market_mean(settings)
-        usual = usual_exposure(_records_of(best), [self._hold_of(settings)[fold] for _, fold in settings.members])
+        hold = self._walk_hold(tape, settings, [blocks])[0]
+        # what is usual and what the market earns come from different folds, or they would go together
+        spare = [place for place, (_, fold) in enumerate(settings.members) if fold % 2 == 0]
+        usual = None
+        if len(settings.folds) > 1:
+            records, of_folds = _records_of(best), self._hold_of(settings)
+            usual = usual_exposure(
+                [records[place] for place in spare], [of_folds[settings.members[place][1]] for place in spare]
+            )
+        market = self._market_mean(settings, odd=usual is not None)
         timing = timing_returns(record, hold, market, usual)
-        series = Series(record.session, record.session_returns, timing, record.cash_return)
+        series = Series(record.session, record.session_returns, timing, record.excess_returns)
         return self._measure(_Part("holdout", tape, blocks, market), settings.rules, series, [record], count=1)
 
     def targets(self) -> Targets:
@@ -165,13 +189,18 @@ class Examiner:
             self._holds[settings.rules] = self._walk_hold(self.prepared.tape, settings, blocks)
         return self._holds[settings.rules]
 
-    def _market_mean(self, settings: TrialSettings) -> float:
-        """Buy-and-hold's mean excess return a bar over all folds."""
-        members = [(0, index) for index in range(len(settings.folds))]
-        hold = self._hold_of(settings)
-        _, returns = returns_by_session(hold, members, self.coverage)
-        bars = sum(record.bars for record in hold) / self.coverage
-        return float(returns.sum() - hold[0].cash_return * returns.size) / bars
+    def _market_mean(self, settings: TrialSettings, *, odd: bool = False) -> float:
+        """Buy-and-hold's mean excess return a bar over all folds, or over the odd ones alone."""
+        hold = [record for fold, record in enumerate(self._hold_of(settings)) if not odd or fold % 2]
+        excess = sum(float(record.excess_returns.sum()) for record in hold)
+        return excess / sum(record.bars for record in hold)
+
+    def _elsewhere(self, settings: TrialSettings) -> float | None:
+        """Of a single fold, the market's mean excess return a bar where it trains; None where there are others."""
+        if len(settings.folds) > 1:
+            return None
+        hold = self._walk_hold(self.prepared.tape, settings, [settings.folds[0].train])[0]
+        return float(hold.excess_returns.sum()) / hold.bars
 
     def _walk_hold(self, tape: Tape, settings: TrialSettings, blocks: Sequence[Sequence[Range]]) -> tuple[Record, ...]:
         rules = settings.rules.replace(masks="state", max_drawdown=NO_STOP)
@@ -190,14 +219,14 @@ class Examiner:
             sessions_per_year=self.year,
             initial_cash=cash,
             count=count,
-            cash=series.cash,
+            excess=series.excess,
         )
         baselines, hold = self._baselines(part, rules, records)
         aims = self.config.evidence
         reached = measure(
             series.raw,
             metrics,
-            cash=series.cash,
+            excess=series.excess,
             sessions_per_year=self.year,
             level=aims.confidence,
             resamples=aims.resamples,

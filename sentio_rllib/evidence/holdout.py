@@ -4,7 +4,7 @@ The opening is keyed by the champion (parameters, steps, seeds). Training and ev
 that was killed in between opens nothing anew. A search that goes on after its holdout was opened and comes to another
 champion needs ``--reopen-holdout``, since it may have been steered by what was seen. A holdout that any trial in the
 ledger was trained or scored on before is told as seen, and supports nothing; what later sweeps do to its sessions
-changes nothing any more. Prices adjusted anew (splits, dividends) are other bars to the ledger.
+changes nothing any more.
 """
 
 from __future__ import annotations

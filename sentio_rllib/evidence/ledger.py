@@ -23,6 +23,7 @@ import numpy as np
 from sentio_rllib.errors import SweepError
 from sentio_rllib.evidence.ledger_tables import (
     GAINS_ON,
+    HELD_OUT_ON,
     OPENINGS_ON,
     TRIALS_ON,
     UPSERT_TRIAL,
@@ -35,7 +36,7 @@ from sentio_rllib.evidence.ledger_tables import (
     recorded_opening,
     sweep_id,
 )
-from sentio_rllib.evidence.session_marks import NEAR, SessionMark
+from sentio_rllib.evidence.session_marks import SessionMark, near
 
 Marks = Sequence[SessionMark]
 ALIKE, MIN_COMMON = 0.8, 20
@@ -281,6 +282,12 @@ class Ledger:
         with self._transaction("DEFERRED") as connection:
             return tuple(opening for _, _, opening in _overlapping(connection, sessions))
 
+    def held_out_by_others(self, uid: str, sessions: Marks) -> set[str]:
+        """Return the hashes of those of `sessions` that sweeps other than `uid` hold out, opened or not."""
+        with self._transaction("DEFERRED") as connection:
+            ask(connection, sessions)
+            return {wanted for (wanted,) in connection.execute(HELD_OUT_ON, (uid,))}
+
     def alike(self, uid: str, sessions: Marks) -> tuple[AlikeMarket, ...]:
         """Return other markets whose sessions on the dates of `sessions` moved alike, the likest first.
 
@@ -301,7 +308,7 @@ class Ledger:
         found = []
         for (name, symbol), gains in pairs.items():
             own, other = np.array(gains).T
-            same = 2 * np.count_nonzero(np.abs(own - other) <= NEAR) >= own.size
+            same = 2 * sum(map(near, own, other)) >= own.size
             if own.size < MIN_COMMON or same or not (np.ptp(own) and np.ptp(other)):
                 continue
             correlation = float(np.corrcoef(own, other)[0, 1])

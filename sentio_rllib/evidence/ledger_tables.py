@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from sentio_rllib.evidence.session_marks import NEAR, SessionMark
+from sentio_rllib.evidence.session_marks import LEAST_NEAR, MIN_DATES, NEAR, NEAR_SHARE, SessionMark
 
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x53454E54  # "SENT", tells a ledger from the databases of other programs
@@ -48,15 +48,16 @@ ON CONFLICT (sweep, trial_id) DO UPDATE SET
     sharpe = COALESCE(excluded.sharpe, sharpe), timing_sharpe = COALESCE(excluded.timing_sharpe, timing_sharpe)"""
 
 # the sessions asked for are joined as a temporary table: SQLite bounds the variables of a statement
+_TOLERANCE = f"MAX({LEAST_NEAR}, MIN({NEAR}, {NEAR_SHARE} * ABS(asked.gain)))"
 _NEAR = f"""
 WITH near AS (
     SELECT session.id AS session, asked.hash AS wanted,
            session.hash = asked.hash AS exact,
-           session.hash = asked.hash OR ABS(session.gain - asked.gain) <= {NEAR} AS same
+           session.hash = asked.hash OR ABS(session.gain - asked.gain) <= {_TOLERANCE} AS same
     FROM asked JOIN session ON session.date = asked.date
     UNION
     SELECT session.id, asked.hash, 1, 1 FROM asked JOIN session USING (hash))"""
-_KNOWN = "HAVING MAX(exact) = 1 OR (SUM(same) > 0 AND 2 * SUM(same) >= COUNT(*))"
+_KNOWN = f"HAVING MAX(exact) = 1 OR (COUNT(*) >= {MIN_DATES} AND 2 * SUM(same) >= COUNT(*))"
 
 TRIALS_ON = f"""{_NEAR}
 SELECT sweep.uid, sweep.name, trial.trial_id, trial.config, trial.members, trial.evaluations, trial.env_steps,
@@ -75,6 +76,15 @@ JOIN opening_session ON opening_session.session = near.session
 JOIN opening ON opening.id = opening_session.opening
 JOIN sweep ON sweep.id = opening.sweep
 GROUP BY opening.id {_KNOWN} ORDER BY opening.id"""
+
+HELD_OUT_ON = f"""{_NEAR}
+SELECT DISTINCT near.wanted FROM near
+JOIN sweep_session ON sweep_session.session = near.session AND sweep_session.part = 'holdout'
+WHERE sweep_session.sweep IN (
+    SELECT sweep_session.sweep FROM near
+    JOIN sweep_session ON sweep_session.session = near.session
+    JOIN sweep ON sweep.id = sweep_session.sweep AND sweep.uid <> ?
+    GROUP BY sweep_session.sweep {_KNOWN})"""
 
 GAINS_ON = """
 SELECT sweep.name, sweep.symbol, asked.gain, session.gain

@@ -2,8 +2,8 @@
 
 Neither one share of volume, nor float32, nor prices adjusted for a split, nor another vendor's rounding makes bars new,
 so a hash alone would not do. Two sessions of a date are taken for the same where their returns from the first open to
-the last close differ by :data:`NEAR` or less, and two sets of sessions where at least half of their common dates are,
-or where any session is equal to the bit.
+the last close are near, and two sets of sessions where at least half of their common dates are, or where any session
+is equal to the bit.
 """
 
 from __future__ import annotations
@@ -16,8 +16,18 @@ import numpy as np
 from sentio_rllib.market.ohlcv import Bars
 
 HASH_DIGITS = 32
-NEAR = 5e-4
-"""Prices of two vendors differ by a cent or two; different markets by more, on most days."""
+NEAR, LEAST_NEAR, NEAR_SHARE = 5e-4, 5e-5, 0.1
+"""Gains of one session are near by at most 5e-4, and by a tenth of the gain where that is less, but 5e-5.
+
+Prices of two vendors differ by a cent or two; different markets by more, on most days.
+"""
+MIN_DATES = 3
+"""Common dates from which gains tell that two markets are the same; fewer may be near by chance."""
+
+
+def near(gain: float, other: float) -> bool:
+    """Whether two gains of a date may be those of the same session."""
+    return abs(gain - other) <= max(LEAST_NEAR, min(NEAR, NEAR_SHARE * abs(gain)))
 
 
 class SessionMark(NamedTuple):

@@ -12,6 +12,8 @@ from sentio_rllib.market.feature_set import REFERENCE_VOLATILITY
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import CUT_MINUTES, missing_before
 
+QQQ_VOLATILITY = 3.0e-4
+"""Usual volatility of QQQ's minutes, for which the default reference was chosen."""
 UNLIKE = 1.5
 """Times the reference volatility from which another one is suggested, above and below."""
 JUMP = 0.20
@@ -54,7 +56,7 @@ class BarsReport:
     jumps, session_jumps
         Moves over 20% inside a session, and from one session to the next (a split?).
     volatility
-        Root mean square of one-minute log returns inside sessions.
+        Of :func:`usual_volatility`.
     zero_volume_share, one_price_share
         Shares of the bars without volume, and with high = low.
     examples
@@ -120,12 +122,13 @@ class BarsReport:
         return told
 
     def _volatility(self) -> str:
-        told = f"one-minute volatility inside sessions: {self.volatility:.1e} root mean square"
-        if REFERENCE_VOLATILITY / UNLIKE <= self.volatility <= REFERENCE_VOLATILITY * UNLIKE or self.volatility == 0.0:
+        told = f"one-minute volatility of a session: {self.volatility:.1e} (median)"
+        suits = suitable_reference(self.volatility)
+        if REFERENCE_VOLATILITY / UNLIKE <= suits <= REFERENCE_VOLATILITY * UNLIKE or self.volatility == 0.0:
             return told
         return (
-            f"{told}; features.reference_volatility={self.volatility:.1e} suits these bars (default "
-            f"{REFERENCE_VOLATILITY:g}): features are scaled and risk masks are set by it"
+            f"{told}; features.reference_volatility={suits:.1e} suits these bars (default {REFERENCE_VOLATILITY:g}): "
+            "features are scaled and risk masks are set by it"
         )
 
     def _mended(self) -> list[str]:
@@ -194,10 +197,18 @@ def describe(bars: Bars, facts: FileFacts, off_hours: NDArray[np.int64], hours: 
 
 
 def usual_volatility(bars: Bars) -> float:
-    """Return the root mean square of the log returns from close to close inside sessions; 0 where there are none."""
-    inside = bars.sessions.session[1:] == bars.sessions.session[:-1]
-    returns = np.diff(np.log(bars.close))[inside]
-    return float(np.sqrt(np.mean(np.square(returns)))) if returns.size else 0.0
+    """Return the median over sessions of the root mean square of log returns from close to close; 0 without any."""
+    session = bars.sessions.session
+    inside = session[1:] == session[:-1]
+    squares, of = np.square(np.diff(np.log(bars.close))[inside]), session[1:][inside]
+    counts = np.bincount(of)
+    means = np.bincount(of, squares)[counts > 0] / counts[counts > 0]
+    return float(np.sqrt(np.median(means))) if means.size else 0.0
+
+
+def suitable_reference(volatility: float) -> float:
+    """Return the reference volatility that is to a market of this usual volatility what the default is to QQQ."""
+    return REFERENCE_VOLATILITY * volatility / QQQ_VOLATILITY
 
 
 def _find_jumps(bars: Bars) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -90,7 +90,7 @@ def pull(
     if trial is not None and combine == "refit":
         raise CheckpointError("--combine refit: the champion alone is refitted; take it without --trial, or pass mean")
     weights, about = _champion(experiment) if trial is None else _members_of(experiment, trial)
-    if "market" not in about:
+    if "market" not in about or "bars_used" not in about:
         raise CheckpointError(f"{experiment / CHAMPION}: an earlier version wrote it; write it anew with --resume")
     if final:
         chosen, how = _final(experiment, about), FINAL
@@ -228,14 +228,14 @@ def _metadata(experiment: Path, about: dict[str, Any], combine: str) -> dict[str
     path = about["config"]["data"]["path"]
     source = "the embedded synthetic market" if path is None else Path(path).name
     data = about["data"] | {"source": source, "fingerprint": about["data_fingerprint"]}
-    used = about.get("bars_used") or {}
+    used = about["bars_used"]
     copied = ("trial_id", "params", "config", "env_steps", "cv_score", "rung_score", "fold_scores")
     return {
         "sweep": about["config"]["name"],
         "combine": combine,
         "sweep_id": (_read_json(experiment / FINGERPRINT) or {}).get("sweep"),
         "ledger": str(Path(about["config"]["evidence"]["ledger"]).absolute()),
-        "bars_used": used.get("refit" if combine == "refit" else "mean"),
+        "bars_used": used["refit" if combine == "refit" else "mean"],
         "data": data,
         "folds": _read_json(experiment / "folds.json") or [],
         **{key: about[key] for key in copied},

@@ -126,7 +126,7 @@ def _worth(weight: dict[str, Any]) -> str:
     edge = f"with the timing Sharpe ratio of {number(weight['edge'])} that cross-validation shows beyond luck"
     return (
         f"What it adds: without an edge {percent(weight['by_luck'], 0)} of markets pass it, {edge} "
-        f"{percent(weight['by_edge'], 0)}; passing makes an edge {number(weight['factor'], 1)} times as likely."
+        f"{percent(weight['by_edge'], 0)}; passing raises the odds of an edge {number(weight['factor'], 1)}-fold."
     )
 
 

@@ -13,7 +13,7 @@ from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import BarsError
 from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.ohlcv import Bars
-from sentio_rllib.market.report import usual_volatility
+from sentio_rllib.market.report import suitable_reference, usual_volatility
 from sentio_rllib.market.sessions import assign_sessions
 from sentio_rllib.market.synthetic import SyntheticMarket, session_grid, synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
@@ -66,7 +66,7 @@ def prepare(config: SweepConfig) -> Prepared:
         bars, notes = _bars_of_file(config)
         splits = _splits(config, bars)
     tape = build_tape(bars, reference_volatility=config.features.reference_volatility).cut(splits.development.stop)
-    told = (*notes, *_masked_buys(config, bars, tape), *_too_many_trials(config, tape))
+    told = (*notes, *_masked_buys(config, bars.slice(0, tape.n), tape), *_too_many_trials(config, tape))
     return Prepared(bars, told, splits, tape)
 
 
@@ -77,10 +77,10 @@ def _masked_buys(config: SweepConfig, bars: Bars, tape: Tape) -> list[str]:
     share = float((tape.volatility[tape.warmup :] > limit).mean())
     if rules.masks != "risk" or share <= MANY_MASKED:
         return []
+    suits = suitable_reference(usual_volatility(bars))
     told = (
         f"caution: risk masks forbid every Buy at {share:.0%} of the bars, where the volatility of a minute exceeds "
-        f"{limit:.1e}; features.reference_volatility={usual_volatility(bars):.1e} suits this market, or raise "
-        "trading.risk_volatility"
+        f"{limit:.1e}; features.reference_volatility={suits:.1e} suits this market, or raise trading.risk_volatility"
     )
     return [told]
 

@@ -36,7 +36,7 @@ def measure(
     returns: Floats,
     metrics: Mapping[str, Any],
     *,
-    cash: float = 0.0,
+    excess: Floats | None = None,
     sessions_per_year: int,
     level: float,
     resamples: int,
@@ -50,8 +50,8 @@ def measure(
         float64[S], net session returns.
     metrics
         Of :func:`~sentio_rllib.validation.performance.describe`, of the same returns.
-    cash
-        What idle cash earns in a session, which the Sharpe ratio is beyond.
+    excess
+        float64[S], `returns` beyond idle cash, None where it earns nothing; the Sharpe ratio is of them.
     sessions_per_year
         Annualises.
     level, resamples, seed
@@ -62,7 +62,8 @@ def measure(
     def interval(statistic: Statistic) -> IntervalFigures:
         return return_interval(returns, statistic, level=level, resamples=resamples, seed=seed % 2**32)
 
-    sharpe = return_interval(returns - cash, "sharpe", level=level, resamples=resamples, seed=seed % 2**32)
+    beyond = returns if excess is None else excess
+    sharpe = return_interval(beyond, "sharpe", level=level, resamples=resamples, seed=seed % 2**32)
     wins = round((metrics["win_rate"] or 0.0) * metrics["trips"])
     found = {
         "monthly_return": interval("monthly_return"),

@@ -128,7 +128,7 @@ def weigh_holdout(raw: Floats, timing: Floats, edge: float | None, *, sessions_p
     dict
         ``raw, timing``: probability that the true Sharpe ratio is above 0 (PSR), None where there is none;
         ``needed`` of timing; ``by_luck`` and ``by_edge``: chances to reach it without an edge and with `edge`;
-        ``factor``: their ratio, by which passing makes an edge more likely.
+        ``factor``: their ratio, by which passing raises the odds of an edge.
     """
     by_luck = 1.0 - HOLDOUT_CONFIDENCE
     told = {"raw": _probability(raw), "timing": _probability(timing), "needed": HOLDOUT_CONFIDENCE, "by_luck": by_luck}
@@ -141,8 +141,8 @@ def weigh_holdout(raw: Floats, timing: Floats, edge: float | None, *, sessions_p
 def _probability(returns: Floats) -> float | None:
     try:
         moments = sharpe_moments(np.ascontiguousarray(returns))
-        shape = (moments.skew, moments.kurtosis)
-        return probabilistic_sharpe_ratio(moments.sharpe, 0.0, returns.size, *shape, under="null")
+        law: dict[str, Any] = {"autocorrelation": max(0.0, moments.autocorrelation), "under": "null"}
+        return probabilistic_sharpe_ratio(moments.sharpe, 0.0, returns.size, moments.skew, moments.kurtosis, **law)
     except (NotEnoughDataError, NoVarianceError):
         return None
 
@@ -210,7 +210,7 @@ def _worth(weight: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return (
         f" ({metrics['sessions']} sessions: without an edge {weight['by_luck']:.0%} of markets pass, with the Sharpe "
         f"ratio of {weight['edge']:.2g} that cross-validation shows beyond luck {weight['by_edge']:.0%}, so passing "
-        f"makes an edge {weight['factor']:.1f} times as likely)"
+        f"raises the odds of an edge {weight['factor']:.1f}-fold)"
     )
 
 

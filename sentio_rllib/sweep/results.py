@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sentio_rllib.policy.heads import COLLAPSED_USAGE
+from sentio_rllib.search.prepare import MANY_MASKED
 from sentio_rllib.search.selection import STATES
 
 ROWS = 20
@@ -71,12 +73,26 @@ def _print_evidence(console: Console, summary: dict[str, Any]) -> None:
             f"{_told(evidence['effective_trials'], '.1f')} of them independent, reaches "
             f"{_told(figures['expected_maximum_sharpe'], '.2f')}; deflated {_told(figures['dsr'], '.3f')}"
         )
+    for line in masked_buys(summary["cv"]["metrics"]):
+        console.print(line, markup=False)
     least = evidence["least_sharpe"]
     if least is not None:
         console.print(f"the least Sharpe ratio that could be supported with these bars, trials and ledger: {least:.2f}")
     console.print(f"verdict: {evidence['claim']}", style="bold")
     for reason in evidence["reasons"]:
         console.print(f"  {reason}", markup=False)
+
+
+def masked_buys(metrics: Mapping[str, Any]) -> list[str]:
+    """Return a caution for each cause for which the risk masks forbade many of the champion's Buys."""
+    causes = {"volatility": "volatility", "clock": "the clock", "drawdown": "a drawdown"}
+    shares = {words: metrics.get(f"masked_{cause}") or 0.0 for cause, words in causes.items()}
+    return [
+        f"caution: risk masks forbade {share:.0%} of the champion's possible Buys for {words}; see trading.risk_* and "
+        "features.reference_volatility"
+        for words, share in shares.items()
+        if share > MANY_MASKED
+    ]
 
 
 def _interval(held: dict[str, Any] | None, form: str) -> str:

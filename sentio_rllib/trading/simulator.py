@@ -81,7 +81,7 @@ class Simulator:
         self._decay = 0.5 ** (1.0 / TRADE_HALF_LIFE_BARS)
         self._last_bar = bars - 1
         self._tape = build_lookups(tape, rules, n)
-        self._growth = (1.0 + rules.cash_return(tape.sessions_per_year)) ** (1.0 / tape.session_bars)
+        self.cash_growth = (1.0 + rules.cash_return(tape.sessions_per_year)) ** (1.0 / tape.session_bars)
         self._prepare_tables()
         self._start_flat()
 
@@ -99,7 +99,7 @@ class Simulator:
         self._steps_after_stop = self._steps.clone()
         self._steps_after_stop[-1] = interval  # a stop at the last close is executed within this step
         self._rows = torch.arange(self.n, device=device)
-        self._interest = None if self._growth == 1.0 else self._growth ** (self._steps + 1).double()
+        self._interest = None if self.cash_growth == 1.0 else self.cash_growth ** (self._steps + 1).double()
 
     def _start_flat(self) -> None:
         """Build the state of n flat accounts; the bar is set by reset."""
@@ -314,7 +314,7 @@ class Simulator:
 
     def _at_start(self, proceeds: torch.Tensor, mark: torch.Tensor) -> torch.Tensor:
         """Dollars at t that with interest become `proceeds` at a mark, counted from 0."""
-        return proceeds if self._growth == 1.0 else proceeds * self._growth ** -(mark + 1).double()
+        return proceeds if self.cash_growth == 1.0 else proceeds * self.cash_growth ** -(mark + 1).double()
 
     @staticmethod
     def _grown(cash: torch.Tensor, interest: torch.Tensor | None) -> torch.Tensor:
@@ -378,7 +378,7 @@ class Simulator:
         close_at = torch.where(rows, bar - self.bar - 1, -1)
         interest = None
         if self._interest is not None:
-            interest = self._growth ** torch.minimum(self._steps, close_at).add(1).double()
+            interest = self.cash_growth ** torch.minimum(self._steps, close_at).add(1).double()
         if self.rules.flat_by_close:
             close_at = torch.minimum(close_at, self._tape.session_end.index_select(0, self.bar))
         walk = self._walk(self.cash, self.shares, close_at, interest)

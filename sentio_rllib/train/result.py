@@ -136,7 +136,7 @@ class Judge:
         records = [record_of(values) for values in best["records"]]
         cash = config.trading.initial_cash
         shared = {"sessions_per_year": year, "count": 1}
-        metrics = describe(series.raw, series.timing, records, initial_cash=cash, cash=series.cash, **shared)
+        metrics = describe(series.raw, series.timing, records, initial_cash=cash, excess=series.excess, **shared)
         return Result(
             reason=reason,
             told=told_reason(reason, self.subject, course),

@@ -32,6 +32,8 @@ from sentio_rllib.trading.simulator import Observation, Simulator, StepResult, T
 from sentio_rllib.validation.regimes import attribute
 from sentio_rllib.validation.splits import Range
 
+ROUNDING = 1e-9
+"""Differences of returns below this share of them are none."""
 Decide = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(bar int64 [rows, M], portfolio [rows, M, 6], mask bool [rows, M, 3]) -> masked logits [rows, M, 3]."""
 
@@ -47,8 +49,8 @@ class Record:
         divide of a session multiplies.
     session
         int64[S], ordinals of the sessions on the tape.
-    cash_return
-        What idle cash earns in a session; Sharpe ratios and timing are of returns beyond it.
+    cash_growth
+        What a dollar of idle cash has become after a bar; Sharpe ratios and timing are of returns beyond it.
     session_exposure
         float64[S], mean share of equity held over the session's bars: shares over a bar at the close before it, so a
         little above 1 where much was bought below it. What is held over a bar is known before the bar.
@@ -98,7 +100,7 @@ class Record:
     winning_trips: int = 0
     max_drawdown: float = 0.0
     longest_drawdown: int = 0
-    cash_return: float = 0.0
+    cash_growth: float = 1.0
     could_buy: int = 0
     masked_volatility: int = 0
     masked_clock: int = 0
@@ -112,8 +114,14 @@ class Record:
 
     @property
     def excess_returns(self) -> NDArray[np.float64]:
-        """Session returns less what idle cash earns, float64[S]."""
-        return self.session_returns - self.cash_return
+        """Session returns less what idle cash earns, float64[S]; exactly 0 where nothing else was held."""
+        return beyond_cash(self.session_returns, self.cash_growth, self.session_bars)
+
+
+def beyond_cash(returns: NDArray[np.float64], growth: float, bars: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return session `returns` less what idle cash earns in as many `bars`, float64[S] all; rounding is nothing."""
+    excess = returns - (growth**bars - 1.0)
+    return np.where(np.abs(excess) <= ROUNDING * np.abs(returns), 0.0, excess)
 
 
 @dataclass(frozen=True)
@@ -268,7 +276,7 @@ class BlockEvaluator:
             live = self.decisions > step
             observation = simulator.observe()
             if self.causes is not None:
-                masked += self._masked(observation, self.causes) & live
+                masked += self._masked(observation, self.causes) & live & ~stopped
             logits = decide(
                 observation.bar.view(self.shape),
                 observation.portfolio.to(self.dtype).view(*self.shape, -1),
@@ -368,7 +376,7 @@ class BlockEvaluator:
             masked_volatility=volatile,
             masked_clock=late,
             masked_drawdown=fallen,
-            cash_return=self.rules.cash_return(self.tape.sessions_per_year),
+            cash_growth=self.simulator.cash_growth,
             cuts_held=sum(map(len, over_cuts)),
             cuts_return=float(np.prod(1.0 + np.concatenate(over_cuts)) - 1.0),
             **self._by_regime(member, bar_returns, bar, trade_bar),

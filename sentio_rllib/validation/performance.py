@@ -26,7 +26,7 @@ def describe(
     sessions_per_year: int,
     initial_cash: float,
     count: int,
-    cash: float = 0.0,
+    excess: Floats | None = None,
 ) -> dict[str, Any]:
     """Return the figures of one policy; None for what does not exist (no round trip, a ratio to nothing).
 
@@ -42,8 +42,8 @@ def describe(
         Whose blocks the returns are made of, one per fold and seed.
     sessions_per_year, initial_cash
         Of the calendar; dollars that each block starts with.
-    cash
-        What idle cash earns in a session; ``sharpe`` is beyond it, ``sharpe_with_cash`` is not.
+    excess
+        float64[S], `returns` beyond idle cash, None where it earns nothing; ``sharpe`` is of them.
     count
         Records of the same bars (seeds, paths of combinatorial splits), by which counts and sums are divided.
     """
@@ -54,7 +54,7 @@ def describe(
     equity = metrics.equity_curve(returns)
     sessions, trips, bars = returns.size, sum(each.trips for each in records), sum(each.bars for each in records)
     return {
-        "sharpe": metrics.sharpe(returns - cash, sessions_per_year),
+        "sharpe": metrics.sharpe(returns if excess is None else excess, sessions_per_year),
         "sharpe_with_cash": metrics.sharpe(returns, sessions_per_year),
         "timing_sharpe": metrics.sharpe(timing, sessions_per_year),
         "sortino": _finite(metrics.sortino(returns, sessions_per_year)),
@@ -82,7 +82,7 @@ def describe(
 
 
 def describe_baselines(
-    found: Baselines, *, sessions_per_year: int, initial_cash: float, market: Floats | float | None = None
+    found: Baselines, *, sessions_per_year: int, initial_cash: float, market: Floats | float
 ) -> dict[str, dict[str, Any]]:
     """Return the figures of ``flat``, ``hold``, ``sma`` and, where there are any, ``oracle`` and ``random``.
 
@@ -100,7 +100,7 @@ def describe_baselines(
             sessions_per_year=sessions_per_year,
             initial_cash=initial_cash,
             count=1,
-            cash=record.cash_return,
+            excess=record.excess_returns,
         )
 
     told = {name: figures(record) for name, record in (("flat", found.flat), ("hold", found.hold), ("sma", found.sma))}

@@ -33,19 +33,15 @@ from numpy.typing import NDArray
 
 from sentio_rllib.seeding import Member
 from sentio_rllib.statistics.inputs import Floats
-from sentio_rllib.validation.evaluation import Record
+from sentio_rllib.validation.evaluation import ROUNDING, Record, beyond_cash
 from sentio_rllib.validation.schemes import Fold
 
-ROUNDING = 1e-9
-"""Differences of returns below this share of them are none."""
 WEIGHT = 2.0
 """Sessions that what is known from elsewhere counts for; more adds noise where exposure drifts, fewer lose power."""
 APART = 10
 """Sessions between a fold and those that tell it the market's mean, fewer where less than a third would be left."""
 MIN_OTHERS = 2
 """Other folds from which one can be spared."""
-PARTS = 4
-"""Parts that one record without other folds is divided into, each of which takes its mean from the others."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +56,17 @@ class Series:
         float64[S], net simple returns, compounded within the session.
     timing
         float64[S], of :func:`timing_returns`.
-    cash
-        What idle cash earns in a session.
+    excess
+        float64[S], `raw` less what idle cash earns: what Sharpe ratios are of.
     """
 
     session: NDArray[np.int64]
     raw: Floats
     timing: Floats
-    cash: float = 0.0
-
-    @property
-    def excess(self) -> Floats:
-        """`raw` less `cash`: what Sharpe ratios are of, float64[S]."""
-        return self.raw - self.cash
+    excess: Floats
 
 
-def timing_returns(
-    record: Record, hold: Record, market: Floats | float | None = None, usual: float | None = None
-) -> Floats:
+def timing_returns(record: Record, hold: Record, market: Floats | float, usual: float | None = None) -> Floats:
     """Return what a record's exposure earned by its moments, float64[S]; exactly 0 for buy-and-hold itself.
 
     Parameters
@@ -85,9 +74,8 @@ def timing_returns(
     record, hold
         Of the same blocks and rules; `hold` buys at each block's first decision and keeps.
     market
-        Mean excess return a bar of buy-and-hold in other folds, one for all sessions or float64[S]; None: the record's
-        sessions in :data:`PARTS` parts, each with the mean of the others. It has to come from sessions that the
-        record's exposure does not depend on.
+        Mean excess return a bar of buy-and-hold elsewhere, one for all sessions or float64[S]: on sessions that the
+        record's exposure does not depend on. From other parts of the same record it would be biased.
     usual
         Exposure of the same configuration elsewhere, relative to buy-and-hold's (:func:`usual_exposure`); None: that
         of the first bar.
@@ -99,8 +87,6 @@ def timing_returns(
     """
     if not np.array_equal(record.session, hold.session):
         raise ValueError("record and hold are of different sessions; evaluate both on the same blocks")
-    if market is None:
-        market = _means_of_parts(hold)
     exposure, weight = _relative_exposure(record, hold), 1.0 if usual is None else WEIGHT
     begun = weight * (_opening_exposure(record, hold) if usual is None else usual)
     before = (begun + np.cumsum(exposure) - exposure) / (weight + np.arange(exposure.size))
@@ -147,12 +133,6 @@ def market_mean(own: NDArray[np.int64], session: NDArray[np.int64], hold: Floats
     raise AssertionError("with no distance all others are left")
 
 
-def _means_of_parts(hold: Record) -> Floats:
-    parts = [part for part in np.array_split(hold.session, PARTS) if part.size]
-    told = (hold.session, hold.excess_returns, hold.session_bars)
-    return np.concatenate([np.full(part.size, market_mean(part, *told)) for part in parts])
-
-
 def coverage(folds: Sequence[Fold]) -> int:
     """Return in how many folds the same bar validates: 1, but for combinatorial splits."""
     steps: dict[int, int] = {}
@@ -186,7 +166,45 @@ def returns_by_session(
     return session, growth - 1.0
 
 
-def combine(records: Sequence[Record], hold: Mapping[int, Record], members: Sequence[Member], count: int = 1) -> Series:
+def excess_by_session(
+    records: Sequence[Record], members: Sequence[Member], count: int = 1
+) -> tuple[NDArray[np.int64], Floats, Floats]:
+    """Return sessions int64[S], returns beyond idle cash and bars, float64[S] each, as :func:`returns_by_session`."""
+    session, returns = returns_by_session(records, members, count)
+    bars, seeds = np.zeros(session.size), len({seed for seed, _ in members})
+    for record in records:
+        bars[np.searchsorted(session, record.session)] += record.session_bars / (count * seeds)
+    return session, beyond_cash(returns, records[0].cash_growth, bars), bars
+
+
+def market_means(hold: Mapping[int, Record], count: int = 1, elsewhere: float | None = None) -> dict[int, float]:
+    """Return for each fold the market's mean excess return a bar in other folds, away from it.
+
+    Parameters
+    ----------
+    hold, count
+        As in :func:`combine`.
+    elsewhere
+        What is told of a single fold, from bars that do not validate; None: 0, as of a market without a drift.
+    """
+    if len(hold) < 2:
+        return dict.fromkeys(hold, elsewhere or 0.0)
+    session, market, bars = excess_by_session(list(hold.values()), [(0, fold) for fold in hold], count)
+    means = {}
+    for fold, held in hold.items():
+        far = _farthest(fold, hold)
+        left = np.ones(session.size, dtype=np.bool_) if far is None else ~np.isin(session, hold[far].session)
+        means[fold] = market_mean(held.session, session[left], market[left], bars[left])
+    return means
+
+
+def combine(
+    records: Sequence[Record],
+    hold: Mapping[int, Record],
+    members: Sequence[Member],
+    count: int = 1,
+    elsewhere: float | None = None,
+) -> Series:
     """Return the series of a configuration.
 
     Parameters
@@ -195,25 +213,21 @@ def combine(records: Sequence[Record], hold: Mapping[int, Record], members: Sequ
         As in :func:`returns_by_session`.
     hold
         Buy-and-hold on each fold's blocks.
+    elsewhere
+        As in :func:`market_means`.
     """
     session, raw = returns_by_session(records, members, count)
-    _, market = returns_by_session(list(hold.values()), [(0, fold) for fold in hold], count)
-    bars, cash = np.zeros(session.size), records[0].cash_return
-    for each in hold.values():
-        bars[np.searchsorted(session, each.session)] += each.session_bars / count
+    _, excess, _ = excess_by_session(records, members, count)
+    means = market_means(hold, count, elsewhere)
     timing = np.zeros(session.size)
     share = 1.0 / (count * len({seed for seed, _ in members}))
     by_member = dict(zip(members, records, strict=True))
-    for fold, held in hold.items():
-        mean, far = None, _farthest(fold, hold)
-        if len(hold) > 1:
-            left = np.ones(session.size, dtype=np.bool_) if far is None else ~np.isin(session, hold[far].session)
-            mean = market_mean(held.session, session[left], (market - cash)[left], bars[left])
-        for seed in [seed for seed, of in members if of == fold]:
-            usual = None if far is None else usual_exposure([by_member[seed, far]], [hold[far]])
-            found = timing_returns(by_member[seed, fold], held, mean, usual)
-            timing[np.searchsorted(session, held.session)] += share * found
-    return Series(session, raw, timing, cash)
+    for seed, fold in members:
+        far = _farthest(fold, hold)
+        usual = None if far is None else usual_exposure([by_member[seed, far]], [hold[far]])
+        found = timing_returns(by_member[seed, fold], hold[fold], means[fold], usual)
+        timing[np.searchsorted(session, hold[fold].session)] += share * found
+    return Series(session, raw, timing, excess)
 
 
 def _farthest(fold: int, hold: Mapping[int, Record]) -> int | None:

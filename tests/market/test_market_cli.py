@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from sentio_rllib.market.__main__ import main
 from sentio_rllib.market.bars import load_bars
+from sentio_rllib.market.synthetic import session_grid
 from tests.market.bar_files import frame_of, minutes, session_frame, write
 
 
@@ -22,6 +24,30 @@ def test_check_prints_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert out.startswith("QQQ: 390 rows read, 390 bars kept, 2025-06-02T13:30Z .. 2025-06-02T19:59Z, 1 sessions")
     assert "missing: 0 of 390 regular minutes" in out
     assert err == ""
+
+
+def frame_as_volatile_as(deviation: float) -> pd.DataFrame:
+    """Ten sessions of minutes with log returns of this deviation, and a wild eleventh."""
+    stamps = pd.to_datetime(session_grid(11 * 390), utc=True)
+    deviations = np.repeat([deviation, 30 * deviation], [3_900, 390])
+    close = 100.0 * np.exp(np.cumsum(deviations * np.random.default_rng(0).standard_normal(4_290)))
+    opening = np.append(100.0, close[:-1])
+    high, low = np.maximum(opening, close), np.minimum(opening, close)
+    values = {"open": opening, "high": high, "low": low, "close": close, "volume": 100.0}
+    return pd.DataFrame({"timestamp": stamps, **values})
+
+
+@pytest.mark.parametrize(("times", "suggested"), [(1, None), (1.3, None), (3, 1.5e-3), (0.4, 2e-4)])
+def test_check_suggests_a_reference_volatility_for_unusual_bars(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], times: float, suggested: float | None
+) -> None:
+    # minutes of QQQ have about 3e-4 on a usual day; one day that is not usual changes nothing
+    frame = frame_as_volatile_as(times * 3e-4)
+    assert main(["check", str(write(frame, tmp_path / "QQQ_1m.feather"))]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("one-minute volatility")]
+    assert f"{times * 3e-4:.1e}" in line
+    found = re.findall(r"features\.reference_volatility=(\S+) suits these bars \(default 0\.0005\)", line)
+    assert [float(each) for each in found] == ([] if suggested is None else [suggested])
 
 
 def test_import_keeps_all_hours_and_thin_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,8 @@ def test_the_champion_is_pulled_refitted_and_verified_on_the_holdout(
         key: summary[key] for key in ("evidence", "cv", "holdout")
     }
     assert told["folds"] == json.loads((finished / "folds.json").read_text())
-    assert told["data"] == summary["data"] | {"symbol": "PLANTED", "source": "PLANTED_1m.feather"}
+    kept = {key: summary["data"][key] for key in ("bars", "first", "last", "fingerprint")}
+    assert told["data"] == kept | {"symbol": "PLANTED", "source": "PLANTED_1m.feather"}
     config = resolve(load_config(finished / "config.yaml"), told["params"])
     assert bundle.rules == config.trading_rules()
     assert (bundle.calendar, bundle.hours, bundle.session_minutes) == ("XNYS", "regular", 390)

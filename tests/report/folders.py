@@ -57,7 +57,8 @@ def write_sweep(
     made = _trials(trials, rng)
     champion = made[0]
     summary = _summary(made, champion, name=name, folds=folds, state=state, arms=arms)
-    summary["evidence"] = values.evidence(verdict, [trial.label for trial in made])
+    summary["data"]["market"] = values.market(synthetic=synthetic)
+    summary["evidence"] = values.evidence(verdict, [trial.label for trial in made], synthetic=synthetic)
     summary["cv"] = {"metrics": values.metrics(1.43), "baselines": values.baselines(synthetic=synthetic)}
     summary["holdout"] = values.holdout(opened=opened, reopened=reopened)
     summary["targets"] = values.targets(opened=opened)
@@ -122,6 +123,8 @@ def write_old(folder: Path) -> Path:
     summary = json.loads((folder / "summary.json").read_text())
     for key in ("evidence", "cv", "holdout", "targets", "stress"):
         del summary[key]
+    for key in ("market", "calendar", "hours", "costs"):
+        del summary["data"][key]
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
 
@@ -179,6 +182,10 @@ def _summary(
             "bars": 156_000,
             "first": "2021-03-01T14:30:00+00:00",
             "last": "2022-09-23T19:59:00+00:00",
+            "market": "TQQQ",
+            "calendar": "XNYS",
+            "hours": "regular",
+            "costs": "fee 0.1% a side, half spread 1.5 bp",
         },
         "trials": {"asked": len(made), "total": len(made), **counts},
         "best": best,

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from html import unescape
 from html.parser import HTMLParser
@@ -15,13 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from sentio_rllib.errors import SweepError
-from sentio_rllib.report.__main__ import main
 from sentio_rllib.report.blocks import Table
 from sentio_rllib.report.page import write_report
 from sentio_rllib.report.search_section import leaderboard_section
 from sentio_rllib.report.sweep_files import read_sweep
-from tests.report import folders
 from tests.report.folders import STOPPED, change_summary, write_old, write_sweep, write_unscored
 
 SECTIONS = [
@@ -99,6 +93,18 @@ def section(page: str, name: str) -> str:
     return " ".join(text.replace("\u2212", "-").replace("\u2013", "-").split())
 
 
+def head_of(page: str) -> dict[str, str]:
+    """Return what the head of the page says, dashes as hyphens."""
+    head = page.partition("<header>")[2].partition("</header>")[0].replace("\u2013", "-")
+    return {key: unescape(told) for key, told in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", head)}
+
+
+def badge(page: str) -> str:
+    """Return the words of the verdict's badge."""
+    (told,) = re.findall(r'<p class="badge \w+">(.*?)</p>', page)
+    return unescape(told)
+
+
 class TestEveryState:
     def test_sections_stand_in_order(self, page: str) -> None:
         assert re.findall(r'<section id="(\w+)">', page) == SECTIONS
@@ -122,11 +128,11 @@ class TestEveryState:
         assert inner >= set(SECTIONS)
         assert inner <= set(structure.ids)
 
-    def test_no_sharpe_ratio_without_its_deflated_form(self, page: str) -> None:
-        for name in SECTIONS:
-            text = section(page, name)
-            if re.search(r"Sharpe|cv_score", text):
-                assert "DSR" in text, name
+    def test_luck_is_told_once_where_the_champion_is_judged(self, page: str) -> None:
+        judged = "monthly return, projected" in section(page, "verdict")
+        assert page.count("Undeflated") == judged
+        assert ("Undeflated; beside it: the best of 96 tries" in section(page, "verdict")) == judged
+        assert ("0.618 of its returns, 0.447 of its timing" in section(page, "verdict")) == judged
 
     def test_nothing_that_does_not_exist_is_shown_as_a_number(self, page: str) -> None:
         told = re.sub(r"loss is nan", "", " ".join(section(page, name) for name in SECTIONS))
@@ -151,20 +157,68 @@ class TestContent:
         assert "Earlier trials that were trained or scored on some of its sessions: 7." in text
         assert "In brackets 90% intervals." in text
 
+    def test_the_badge_says_what_the_verdict_is_about(self, full: str, tmp_path: Path) -> None:
+        assert badge(full) == "not supported at 95%, fee 0.1% a side, synthetic market with a planted edge"
+        folder = write_sweep(tmp_path / "s", trials=2, folds=1, verdict="supported", synthetic=False)
+        page = write_report(folder).read_text()
+        assert badge(page) == "supported at 95%, fee 0.1% a side, TQQQ"
+        assert '<p class="badge good">' in page
+        evidence = json.loads((folder / "summary.json").read_text())["evidence"]
+        del evidence["claim"]  # as of an earlier version
+        change_summary(folder, evidence=evidence)
+        assert badge(write_report(folder).read_text()) == "supported"
+
+    def test_the_head_says_what_was_traded_at_which_costs_when(self, tmp_path: Path) -> None:
+        page = write_report(write_sweep(tmp_path / "s", trials=2, folds=1, synthetic=False)).read_text()
+        assert head_of(page) == {
+            "state": "completed",
+            "variant": "enhanced-maskable",
+            "market": "TQQQ",
+            "costs": "fee 0.1% a side, half spread 1.5 bp",
+            "calendar": "XNYS, hours regular",
+            "period": "2021-03-01 to 2022-09-23, 156,000 bars",
+            "trials": "2 of 2 asked for: 1 completed, 1 pruned",
+        }
+
+    def test_what_the_holdout_adds_is_told(self, full: str) -> None:
+        assert (
+            "What it adds: without an edge 25% of markets pass it, with the timing Sharpe ratio of 0.63 that "
+            "cross-validation shows beyond luck 62%; passing makes an edge 2.5 times as likely."
+        ) in section(full, "verdict")
+
+    def test_a_holdout_adds_nothing_where_cross_validation_shows_no_edge(self, tmp_path: Path) -> None:
+        folder = write_sweep(tmp_path / "s", trials=2, folds=1)
+        held = json.loads((folder / "summary.json").read_text())["holdout"]
+        held["weight"] |= dict.fromkeys(("edge", "by_edge", "factor"))
+        change_summary(folder, holdout=held)
+        text = section(write_report(folder).read_text(), "verdict")
+        assert "Openings of these bars" in text
+        assert "What it adds" not in text
+
+    def test_other_markets_that_moved_alike_are_told(self, full: str, tmp_path: Path) -> None:
+        assert (
+            "Other markets in the ledger moved alike on these dates, so what was seen there tells of this one: QQQ "
+            "(sweep nasdaq-1, correlation 0.99, 212 dates); SPY (sweep spy-4, correlation 0.91, 188 dates)."
+        ) in section(full, "verdict")
+        folder = write_sweep(tmp_path / "s", trials=2, folds=1)
+        evidence = json.loads((folder / "summary.json").read_text())["evidence"]
+        evidence["ledger"]["alike"] = []
+        change_summary(folder, evidence=evidence)
+        assert "moved alike" not in write_report(folder).read_text()
+
     def test_metrics_beside_the_baselines(self, full: str) -> None:
         text = section(full, "metrics")
         columns = "champion flat buy and hold SMA random, mean"
-        assert (
-            f"{columns} oracle Sharpe ratio, annual, undeflated 1.43 0.00 0.62 0.18 -0.81 (-2.04 to 0.37) 6.31" in text
-        )
-        assert f"{columns} Sharpe ratio, annual, undeflated 0.77 0.00 0.62 0.18 -0.81 (-2.04 to 0.37)" in text
+        assert f"{columns} oracle Sharpe ratio, annual 1.43 0.00 0.62 0.18 -0.81 (-2.04 to 0.37) 6.31" in text
+        assert f"{columns} Sharpe ratio, annual 0.77 0.00 0.62 0.18 -0.81 (-2.04 to 0.37)" in text
         assert "deflated (DSR) 0.618 - - - - -" in text
         assert "expected maximum by luck 1.27" in text
-        assert "Sharpe ratio of the timing, undeflated 1.08" in text
+        assert "Sharpe ratio of timing, annual 1.08" in text
         assert "deflated (DSR) 0.447" in text
         for row in (
-            "Sortino ratio 2.00 - 0.87",
-            "Calmar ratio - 0.00 -",
+            "Sharpe ratio with interest on idle cash 1.64 0.00 0.83",
+            "Sortino ratio, annual 2.00 - 0.87",
+            "Calmar ratio, annual - 0.00 -",
             "total return 23.4% 0.0%",
             "mean return per bar 1.70e-6 0 1.70e-6",
             "monthly return, 21 sessions 1.4%",
@@ -172,12 +226,18 @@ class TestContent:
             "maximum drawdown 11.7%",
             "longest drawdown, bars 31,415",
             "CVaR of a session, 5% -2.13%",
-            "win rate 54.1% -",
+            "win rate of round trips 54.1% -",
             "round trips 210",
             "trades 421",
             "trades a day 1.32",
             "turnover a day, times equity 1.21",
-            "exposure 43.4%",
+            "drawdown stops 3 0",
+            "exposure, mean share of equity 43.4%",
+            "Buys masked for volatility 27.4% - -",
+            "Buys masked by the clock 5.2% - -",
+            "Buys masked in a drawdown 1.3% - -",
+            "held over cuts, times 6 0 6",
+            "return over cuts -3.17% 0.00% -3.17%",
             "fees $8,413 $0",
             "sessions 320",
             "bars 124,800",
@@ -220,7 +280,9 @@ class TestContent:
             "champion 1.43 expected maximum by luck 1.27",
             "Nominal N 96, effective N 17.3; 320 sessions, 1.27 years",
             "3.86 years at least (MinBTL)",
-            "Sharpe ratio, annual, undeflated 1.43 1.08",
+            "Sharpe ratio, annual 1.43 1.08",
+            "spread of all trials' Sharpe ratios, annual 0.83 0.57",
+            "could be supported with these bars, trials and ledger: 2.61",
             "expected maximum by luck, annual 1.27 1.16",
             "deflated Sharpe ratio (DSR), effective N 0.618 0.447",
             "deflated Sharpe ratio (DSR), nominal N 0.402 0.301",
@@ -232,6 +294,7 @@ class TestContent:
             "better than buy and hold (StepM) none -",
             "all trials 31.4% -0.27 41.2% 12",
             "trials of equal budget - - - -",
+            "all trials, by timing 43.6% -0.38 52.3% 12",
             "on overlapping bars: sweeps 3, configurations 36, eligible evaluations 96, networks 144",
             "trials stopped early 11.",
             "dsr timing 0.447 0.950 no deflated Sharpe ratio of the timing >= 0.95",
@@ -317,7 +380,8 @@ class TestStates:
         assert "no verdict: the sweep is older than that" in section(page, "verdict")
         for file in ("curves.parquet", "equity.parquet", "folds.json"):
             assert f"{file} is missing." in section(page, "provenance")
-        assert "there is no deflated Sharpe ratio (DSR)" in section(page, "leaderboard")
+        told = head_of(page)
+        assert (told["market"], told["costs"], told["calendar"]) == ("-", "-", "-, hours -")
         assert "trial_0000" in section(page, "leaderboard")
 
     def test_statistics_that_do_not_exist(self, tmp_path: Path) -> None:
@@ -348,58 +412,3 @@ class TestStates:
         board = pd.read_parquet(folder / "leaderboard.parquet").drop(columns="ppo.learning_rate")
         board.to_parquet(folder / "leaderboard.parquet")
         assert "ppo.learning_rate was not searched." in section(write_report(folder).read_text(), "parameters")
-
-
-class TestWriting:
-    def test_same_files_same_bytes(self, tmp_path: Path) -> None:
-        folder = write_sweep(tmp_path / "s", trials=8, folds=1, arms=True)
-        first = write_report(folder).read_bytes()
-        shutil.rmtree(folder)
-        write_sweep(folder, trials=8, folds=1, arms=True)
-        assert write_report(folder).read_bytes() == first
-
-    def test_sweep_is_left_as_it_was(self, tmp_path: Path) -> None:
-        folder = write_sweep(tmp_path / "s", trials=2, folds=1)
-        before = {path.name: path.read_bytes() for path in folder.iterdir()}
-        assert write_report(folder) == folder / "report.html"
-        after = {path.name: path.read_bytes() for path in folder.iterdir()}
-        del after["report.html"]
-        assert after == before
-
-    def test_output_cannot_be_written(self, tmp_path: Path) -> None:
-        folder = write_unscored(tmp_path / "s")
-        (tmp_path / "file").write_text("")
-        with pytest.raises(SweepError, match=r"cannot be written .*; choose another --output"):
-            write_report(folder, tmp_path / "file" / "report.html")
-
-    def test_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        folder, output = write_unscored(tmp_path / "s"), tmp_path / "out" / "page.html"
-        assert main([str(folder), "--output", str(output)]) == 0
-        assert capsys.readouterr().out == f"wrote {output}\n"
-        assert output.read_text().startswith("<!DOCTYPE html>")
-        assert not (folder / "report.html").exists()
-
-    def test_command_refuses_a_folder_that_is_no_sweep(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert main([str(tmp_path)]) == 2
-        told = capsys.readouterr().err
-        assert told == f"error: {tmp_path}: no sweep is here (summary.json is missing); pass experiments/NAME\n"
-        assert list(tmp_path.iterdir()) == []
-
-    def test_needs_neither_ray_nor_torch(self) -> None:
-        code = (
-            "import sys, sentio_rllib.report.page\n"
-            "above = ('sweep', 'ppo', 'policy', 'validation', 'trading', 'market')\n"
-            "unwanted = {'ray', 'torch', 'matplotlib.pyplot', *(f'sentio_rllib.{name}' for name in above)}\n"
-            "print(sorted(unwanted & set(sys.modules)))"
-        )
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout == "[]\n"
-
-
-def test_fixtures_do_not_depend_on_the_day(tmp_path: Path) -> None:
-    first, second = (folders.write_sweep(tmp_path / name, trials=4) for name in ("a", "b"))
-    for file in ("leaderboard", "curves", "returns", "equity"):
-        path = f"{file}.parquet"
-        pd.testing.assert_frame_equal(pd.read_parquet(first / path), pd.read_parquet(second / path))

@@ -165,22 +165,21 @@ def test_gaps_lie_between_parts_and_before_the_holdout() -> None:
 
 
 class TestAnnualSharpes:
-    def test_by_hand(self, tmp_path: Path) -> None:
-        folder = write_sweep(tmp_path / "s", trials=1, folds=1)
-        returns = [
-            *(("a", 0, seed, day, value) for seed, day, value in ((1, "d1", 0.03), (2, "d1", 0.01))),
-            *(("a", 0, seed, "d2", -0.01) for seed in (1, 2)),  # a session that is cut between two folds
-            *(("a", 1, seed, "d2", 0.01) for seed in (1, 2)),
-            *(("a", 1, seed, "d3", 0.04) for seed in (1, 2)),
-        ]
-        constant = [("b", 0, 1, day, 0.01) for day in ("d1", "d2", "d3")]
-        columns = ["trial_id", "fold", "seed", "session", "net_return"]
-        pd.DataFrame(returns + constant, columns=columns).to_parquet(folder / "returns.parquet")
+    def test_they_are_those_of_the_evidence(self, tmp_path: Path) -> None:
+        folder = write_sweep(tmp_path / "s", trials=2, folds=1)
         evidence = json.loads((folder / "summary.json").read_text())["evidence"]
-        change_summary(folder, evidence=evidence | {"sessions": 200, "years": 2.0})
+        evidence["raw"]["of_trials"] = {"a": 1.25, "b": -0.5}
+        change_summary(folder, evidence=evidence)
+        (folder / "returns.parquet").unlink()  # nothing is computed anew, by another formula
         found = annual_sharpes(read_sweep(folder))
-        # over both seeds 0.04, 0, 0.08, of mean 0.04 and deviation 0.04; 100 sessions a year
-        assert found.to_dict() == pytest.approx({"a": 10.0, "b": 0.0})
+        assert found.to_dict() == {"a": 1.25, "b": -0.5}
+
+    def test_none_where_the_evidence_has_none(self, tmp_path: Path) -> None:
+        folder = write_sweep(tmp_path / "s", trials=2, folds=1)
+        evidence = json.loads((folder / "summary.json").read_text())["evidence"]
+        del evidence["raw"]["of_trials"]
+        change_summary(folder, evidence=evidence)
+        assert annual_sharpes(read_sweep(folder)).empty
 
     def test_none_without_evidence(self, tmp_path: Path) -> None:
         assert annual_sharpes(read_sweep(write_unscored(tmp_path / "s"))).empty

@@ -169,6 +169,15 @@ def test_a_leaderboard_of_records_without_regimes_has_no_such_columns() -> None:
     assert not [name for name in without if name.startswith("regime_")]
 
 
+def test_the_leaderboard_tells_which_buys_were_masked() -> None:
+    counts = {"could_buy": 40, "masked_volatility": 10, "masked_clock": 4, "masked_drawdown": 0}
+    frame = leaderboard([outcome(0, 2.0, **counts), outcome(1, 1.0, could_buy=0), outcome(2, 0.5)])
+    masked = frame[["masked_volatility", "masked_clock", "masked_drawdown"]]
+    assert masked[:2].to_numpy().tolist() == [[0.25, 0.1, 0.0]] * 2
+    assert masked[2:].isna().all(axis=None)  # of trials without risk masks, and of earlier versions
+    assert "masked_clock" not in leaderboard([outcome(0, 2.0)]).columns
+
+
 def test_session_returns_in_long_form() -> None:
     frame = session_returns([outcome(0, 2.0), outcome(1, None)], ["mon", "tue", "wed"])
     assert frame["session"].tolist() == ["mon", "wed"] * 2

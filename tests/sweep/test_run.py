@@ -46,6 +46,10 @@ def test_the_files_of_a_sweep(finished: Path) -> None:
     assert (summary["name"], summary["state"], summary["variant"]) == ("tiny", "completed", "maskable")
     frame = market_frame()
     assert summary["data"] == {
+        "market": "PLANTED",
+        "calendar": "XNYS",
+        "hours": "regular",
+        "costs": "fee 0.1% a side",
         "fingerprint": printed["data"],
         "bars": len(frame),
         "first": frame["timestamp"].iloc[0].strftime("%Y-%m-%dT%H:%MZ"),

@@ -52,6 +52,14 @@ def test_several_seeds_of_the_same_bars_count_once() -> None:
     assert one == pytest.approx(two)
 
 
+def test_what_cuts_brought_is_compounded_and_counts_once_for_several_seeds() -> None:
+    first, second = record([0.0, 0.0], cuts_held=1, cuts_return=-0.1), record([0.0, 0.0], cuts_held=2, cuts_return=0.05)
+    found = figures([0.0] * 4, first, second)
+    assert (found["cuts_held"], found["cuts_return"]) == (3.0, pytest.approx(0.9 * 1.05 - 1.0))
+    found = figures([0.0, 0.0], first, first, count=2)
+    assert (found["cuts_held"], found["cuts_return"]) == (1.0, pytest.approx(-0.1))
+
+
 def test_drawdowns_are_the_worst_of_all_records() -> None:
     shallow, deep = record([0.0, 0.0], max_drawdown=0.01, longest_drawdown=90), record([0.0, 0.0], max_drawdown=0.3)
     found = figures([0.0, 0.0], shallow, deep)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -246,7 +247,48 @@ def test_extra_delay_lets_pass_what_lasts() -> None:
     found = _probe(strong)[DELAY]
     now = float(found.text.split("correlate by ")[1].split()[0])
     assert found.held
-    assert now > probes.CORRELATION_LIMIT
+    assert now > probes.PLAUSIBLE_CORRELATION + probes.ERRORS / np.sqrt(2_802)
+
+
+def _mixed(bars: Bars, share: float) -> Bars:
+    """Bars whose closes hold a share of the return to the next close, as of a file that was smoothed over time."""
+    ahead = np.append(np.log(bars.close[1:] / bars.close[:-1]), 0.0)
+    close = bars.close * np.exp(share * ahead)
+    return replace(bars, close=close, high=np.maximum(bars.high, close), low=np.minimum(bars.low, close))
+
+
+def _correlations(result: ProbeResult) -> tuple[float, float]:
+    """Of predicted and realised returns at once and a bar later, as the probe tells them."""
+    at_once, later = re.findall(r"by (-?\d\.\d+) (?:at once \(|a bar later)", result.text)
+    return float(at_once), float(later)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_extra_delay_refuses_a_file_whose_closes_know_a_little_of_the_next_bar(seed: int) -> None:
+    clean = synthetic_market(12_000, seed=seed).bars
+    found = probes.extra_delay(build_tape(_mixed(clean, 0.1)))
+    at_once, later = _correlations(found)
+    assert at_once == pytest.approx(0.27, abs=0.03)
+    assert abs(later) < 0.05
+    assert found.held is False
+    assert "close_location alone correlates by 0.2" in found.text
+    with pytest.raises(LeakError, match="one bar of extra delay"):
+        check_leaks(_mixed(clean, 0.1), RULES, reference_volatility=LEVEL, seed=1)
+    unmixed = probes.extra_delay(build_tape(_mixed(clean, 0.0)))
+    assert unmixed.held
+    assert max(map(abs, _correlations(unmixed))) < 0.05
+
+
+def test_extra_delay_forgives_what_chance_and_a_plausible_edge_foretell(bars: Bars) -> None:
+    # a correlation of 0.15 is what minute bars may have, and four standard errors are chance
+    judged, errors = 2_802, 4 / np.sqrt(2_802)
+    weak = probes.extra_delay(build_tape(_mixed(bars, 0.05)))
+    at_once, later = _correlations(weak)
+    assert f"over {judged:,} bars" in weak.text
+    assert f"(allowed {0.15 + errors:.3f}, " in weak.text
+    assert 0.08 < at_once < 0.15 + errors
+    assert abs(later) < 0.4 * at_once
+    assert weak.held
 
 
 # refusal

@@ -44,21 +44,19 @@ def test_timing_by_hand() -> None:
     assert others.tolist() == pytest.approx([0.001, -0.02 + 0.00375 - 0.0425, 0.03 - 1.55 / 3 * 0.04], abs=1e-15)
 
 
-def test_without_other_folds_a_quarter_takes_the_mean_of_the_others() -> None:
-    gains = [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08]
-    agent, hold = record([0.0] * 8, exposure=[0.0, 1.0] * 4), record(gains, exposure=1.0)
-    # of six other sessions two have to be left, a third: the farthest ones, 0.075 for the first half of the
-    # sessions (6 and 7) and 0.015 for the second (0 and 1)
-    before = [0.0, 0.0, 1 / 3, 1 / 4, 2 / 5, 2 / 6, 3 / 7, 3 / 8]
-    exposure = [0.0, 1.0] * 4
-    market = [0.075] * 4 + [0.015] * 4
-    expected = [-b * h - (e - b) * m for b, h, e, m in zip(before, gains, exposure, market, strict=True)]
-    assert timing_returns(agent, hold).tolist() == pytest.approx(expected, abs=1e-15)
-    assert timing_returns(agent, hold, np.array(market)).tolist() == pytest.approx(expected, abs=1e-15)
+def test_a_single_fold_takes_the_markets_mean_from_elsewhere() -> None:
+    gains = [0.01, 0.02, 0.03]
+    agent, hold = record([0.0] * 3, exposure=[0.0, 1.0, 0.0]), record(gains, exposure=1.0)
+    before = [0.0, 0.0, 1 / 3]
+    expected = [-b * h - (e - b) * 0.05 for b, h, e in zip(before, gains, [0.0, 1.0, 0.0], strict=True)]
+    found = combine([agent], {0: hold}, [(0, 0)], elsewhere=0.05).timing
+    assert found.tolist() == pytest.approx(expected, abs=1e-15)
+    without = combine([agent], {0: hold}, [(0, 0)]).timing  # as of a market without a drift
+    assert without.tolist() == pytest.approx([-b * h for b, h in zip(before, gains, strict=True)], abs=1e-15)
 
 
-@pytest.mark.parametrize("market", [None, 0.0, 0.01])
-def test_who_is_always_long_has_no_timing_at_all(market: float | None) -> None:
+@pytest.mark.parametrize("market", [0.0, 0.01])
+def test_who_is_always_long_has_no_timing_at_all(market: float) -> None:
     hold = record([0.1 / 3, -0.07, 0.013], exposure=[0.95, 0.9501, 0.94], opening_exposure=0.951)
     assert timing_returns(hold, hold, market).tolist() == [0.0, 0.0, 0.0]
     nearly = replace(hold, session_returns=hold.session_returns * (1 + 1e-12))
@@ -67,8 +65,8 @@ def test_who_is_always_long_has_no_timing_at_all(market: float | None) -> None:
 
 def test_who_is_never_long_keeps_its_returns() -> None:
     idle = record([0.0, 0.0], exposure=0.0, trades=0)
-    assert timing_returns(idle, record([0.5, -0.5], exposure=0.9)).tolist() == [0.0, 0.0]
-    assert timing_returns(record([0.1]), record([0.0], exposure=0.0)).tolist() == [0.1]
+    assert timing_returns(idle, record([0.5, -0.5], exposure=0.9), 0.01).tolist() == [0.0, 0.0]
+    assert timing_returns(record([0.1]), record([0.0], exposure=0.0), 0.0).tolist() == [0.1]
 
 
 @given(seed=st.integers(0, 10_000), at=st.integers(0, 29))
@@ -120,7 +118,7 @@ def test_a_short_session_and_the_parts_of_one_are_charged_by_their_bars() -> Non
 
 def test_other_sessions_are_refused() -> None:
     with pytest.raises(ValueError, match="different sessions"):
-        timing_returns(record([0.1, 0.2]), record([0.1, 0.2], [0, 2]))
+        timing_returns(record([0.1, 0.2]), record([0.1, 0.2], [0, 2]), 0.0)
 
 
 # -- the market's mean elsewhere --------------------------------------------------------------------------------
