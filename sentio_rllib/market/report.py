@@ -14,7 +14,7 @@ from sentio_rllib.market.sessions import CUT_MINUTES, missing_before
 
 QQQ_VOLATILITY = 3.0e-4
 """Usual volatility of QQQ's minutes, for which the default reference was chosen."""
-UNLIKE = 1.5
+UNLIKE = 2.0
 """Times the reference volatility from which another one is suggested, above and below."""
 JUMP = 0.20
 """A larger relative move of the price inside a session, or between sessions, is flagged."""

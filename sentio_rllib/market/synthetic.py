@@ -168,9 +168,7 @@ def synthetic_market(
     calendar: str = "XNYS",
     start: str = "2020-01-02",
 ) -> SyntheticMarket:
-    """Make synthetic minute bars with a planted edge, or without any.
-
-    What is planted, and what is not, stands at the head of this module.
+    """Make synthetic minute bars with a planted edge, or without any; what is planted stands at this module's head.
 
     Parameters
     ----------
@@ -186,7 +184,7 @@ def synthetic_market(
         Bar indices, 0 .. n_bars, at which sections meet: the edges of **all** training segments and blocks.
         Without them a fold may be one-sided, and always-long then looks like skill.
     start_price, symbol, calendar, start
-        First open, name, exchange calendar and first date of the market, see :func:`session_grid`.
+        First open, name, exchange calendar and first date, see :func:`session_grid`.
 
     Returns
     -------
@@ -208,8 +206,8 @@ def synthetic_market(
     regime_rng, noise_rng, shape_rng = map(np.random.default_rng, np.random.SeedSequence(int(seed)).spawn(3))
     regime = _draw_regimes(edges, regime_bars, regime_rng)
     noise = _draw_noise(timestamp, sessions, regime, volatility, noise_rng)
-    planted = _planted(noise, regime, edges, edge) if edge > 0 and recentre else _as_found(noise, regime, edge)
-    body, gap = planted[0] + drift, planted[1]
+    body, gap = _planted(noise, regime, edges, edge) if edge > 0 and recentre else _as_found(noise, regime, edge)
+    body += drift
     prices = _draw_prices(start_price, noise, body, gap, shape_rng)
     volume = _draw_volume(sessions, noise.volatility, body, shape_rng)
     bars = Bars(symbol=symbol, timestamp=timestamp, sessions=sessions, volume=volume, **prices)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from sentio_rllib.errors import SentioError, tell
+from sentio_rllib.errors import ConfigError, SentioError, tell
 from sentio_rllib.pull.combine import Combine
 
 SCORE_TOLERANCE = 1e-6
@@ -49,10 +49,9 @@ def _told(metadata: dict[str, Any], output: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 2 the user's mistake, 1 the scores differ."""
-    parser = _parser()
-    args = parser.parse_args(arguments)
+    args = _parser().parse_args(arguments)
     if args.final and args.combine:
-        parser.error("--final trains networks of its own: leave --combine out")
+        return tell(ConfigError("--final trains networks of its own: leave --combine out"))
     try:
         from sentio_rllib.pull.bundling import pull, verify  # noqa: PLC0415  # --help need not wait for it
 
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not args.verify:
         return 0
     if found is None:
-        print("nothing to verify: the holdout was not opened for these networks, so nothing of them is out of sample")
+        print("nothing to verify: these networks were scored on no bars that they had not seen")
         return 0
     what, written, now = found
     print(f"{what} in the sweep {written:.9f}, scored again {now:.9f}")

@@ -71,10 +71,7 @@ def pull(
     final
         Train the champion's configuration once more, on all bars, which takes as long as the sweep's last step.
 
-    Returns
-    -------
-    dict
-        The bundle's metadata.
+    Returns the bundle's metadata.
 
     Raises
     ------

@@ -32,7 +32,7 @@ def describe(
 
     Ratios are annual; ``total_return`` is what the `returns` compound to, ``mean_return`` the same per bar; drawdowns
     are the worst of all records, at every close, but that of ``calmar`` at closes of sessions; ``turnover_per_day`` is
-    in units of ``initial_cash``; ``cuts_return`` is what the bars behind cuts brought to what was held over these.
+    in units of ``initial_cash``; ``cuts_return`` is what bars behind cuts brought to what was held.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def describe(
     records
         Whose blocks the returns are made of, one per fold and seed.
     sessions_per_year, initial_cash
-        Of the calendar; dollars that each block starts with.
+        Of the calendar; what each block starts with.
     excess
         float64[S], `returns` beyond idle cash, None where it earns nothing; ``sharpe`` is of them.
     count
@@ -66,8 +66,7 @@ def describe(
         "longest_drawdown_bars": max(record.longest_drawdown for record in records),
         "cvar": metrics.cvar(returns),
         "win_rate": sum(record.winning_trips for record in records) / trips if trips else None,
-        "trips": total("trips"),
-        "trades": total("trades"),
+        **{name: total(name) for name in ("trips", "trades")},
         "trades_per_day": total("trades") / sessions,
         "drawdown_stops": total("drawdown_stops"),
         **{f"masked_{cause}": _masked(records, cause) for cause in ("volatility", "clock", "drawdown")},

@@ -133,7 +133,7 @@ def test_a_holdout_that_stayed_shut_verifies_nothing(
     shut = summary_of(finished) | {"holdout": {"opened": False, "why": "opened before by another sweep"}}
     (tmp_path / "tiny" / "summary.json").write_text(json.dumps(shut))
     assert main([str(tmp_path / "tiny"), "--output", str(tmp_path / "m"), "--verify"]) == 0
-    assert "nothing to verify: the holdout was not opened for these networks" in capsys.readouterr().out
+    assert "nothing to verify: these networks were scored on no bars that they had not seen" in capsys.readouterr().out
     assert "Holdout: opened before by another sweep." in (tmp_path / "m" / "MODEL_CARD.md").read_text()
 
 

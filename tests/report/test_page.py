@@ -183,7 +183,7 @@ class TestContent:
     def test_what_the_holdout_adds_is_told(self, full: str) -> None:
         assert (
             "What it adds: without an edge 25% of markets pass it, with the timing Sharpe ratio of 0.63 that "
-            "cross-validation shows beyond luck 62%; passing makes an edge 2.5 times as likely."
+            "cross-validation shows beyond luck 62%; passing raises the odds of an edge 2.5-fold."
         ) in section(full, "verdict")
 
     def test_a_holdout_adds_nothing_where_cross_validation_shows_no_edge(self, tmp_path: Path) -> None:

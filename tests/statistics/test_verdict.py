@@ -144,7 +144,7 @@ def test_what_a_holdout_adds_depends_on_its_length() -> None:
         assert told["factor"] == pytest.approx(told["by_edge"] / 0.25)
     assert long["factor"] > 1.4 * short["factor"]
     reason = reach_verdict(found(), holdout(**{key: long[key] for key in ("edge", "by_edge", "factor")}), **AT).reasons
-    assert any("as likely" in line and "without an edge 25%" in line for line in reason)
+    assert any("raises the odds" in line and "without an edge 25%" in line for line in reason)
 
 
 def test_a_holdout_of_nothing_has_no_probability() -> None:

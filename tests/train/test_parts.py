@@ -156,7 +156,7 @@ def test_an_output_that_exists_is_refused(ending: str, tmp_path: Path, capsys: p
 
 
 def _found(timing: Floats, trades: float = 20.0, evaluations: int = 9, trips: float = 10.0) -> Any:
-    series = Series(np.arange(timing.size), timing, timing)
+    series = Series(np.arange(timing.size), timing, timing, timing)
     return examine_run(series, trades, trips, evaluations, sessions_per_year=252, needed=0.95)
 
 

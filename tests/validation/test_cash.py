@@ -10,9 +10,9 @@ from sentio_rllib.market.tape import Tape
 from sentio_rllib.trading.masks import BUY, HOLD
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import Simulator
-from sentio_rllib.validation.baselines import table_policy
+from sentio_rllib.validation.baselines import run_baselines, table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_score
-from sentio_rllib.validation.performance import describe
+from sentio_rllib.validation.performance import describe, describe_baselines
 from sentio_rllib.validation.splits import Range
 from tests.trading.tapes import bars_of, make_tape, whole
 
@@ -58,9 +58,23 @@ def test_the_pace_of_decisions_changes_nothing(interval: int) -> None:
 def test_an_idle_account_has_nothing_beyond_cash() -> None:
     record = walked(moving(), HOLD, YEAR)
     assert record.session_returns.size == YEAR
-    assert record.cash_return == pytest.approx(1.05 ** (1 / YEAR) - 1.0, rel=1e-12)
+    assert record.cash_growth == pytest.approx(1.05 ** (1 / (YEAR * SESSION_BARS)), rel=1e-14)
+    np.testing.assert_allclose(record.session_returns, 1.05 ** (1 / YEAR) - 1.0, rtol=0.0, atol=1e-12)
     np.testing.assert_allclose(record.excess_returns, 0.0, rtol=0.0, atol=1e-12)
     assert fold_score(record, YEAR) == 0.0
+
+
+def test_half_days_and_divided_sessions_are_no_skill_of_an_idle_account() -> None:
+    close = np.linspace(100.0, 90.0, 240)
+    tape = make_tape(close, close, session_lengths=[8, 8, 4, 8, 8, 8, 3, 8] * 4 + [20])
+    blocks = [Range(5, 100), Range(103, 203)]
+    found = run_baselines(tape.tensors(), RULES, blocks)
+    assert np.ptp(found.flat.session_returns) > 1e-5
+    np.testing.assert_array_equal(found.flat.excess_returns, 0.0)
+    told = describe_baselines(found, sessions_per_year=YEAR, initial_cash=1e5, market=0.0)
+    assert told["flat"]["sharpe"] == 0.0
+    assert told["flat"]["sharpe_with_cash"] > 10.0
+    assert told["hold"]["sharpe"] < told["hold"]["sharpe_with_cash"] < 0.0
 
 
 def test_the_sharpe_ratio_of_what_is_held_is_beyond_cash() -> None:
@@ -81,7 +95,7 @@ def test_the_sharpe_ratio_of_what_is_held_is_beyond_cash() -> None:
         sessions_per_year=YEAR,
         initial_cash=1e5,
         count=1,
-        cash=record.cash_return,
+        excess=record.excess_returns,
     )
     assert found["sharpe"] == pytest.approx(ratio, rel=1e-9)
     with_cash = by_hand.mean() / by_hand.std(ddof=1) * np.sqrt(252)
@@ -96,7 +110,7 @@ def test_without_interest_both_ratios_are_one_number() -> None:
     found = describe(
         record.session_returns, record.excess_returns, [record], sessions_per_year=YEAR, initial_cash=1e5, count=1
     )
-    assert record.cash_return == 0.0
+    assert record.cash_growth == 1.0
     assert found["sharpe"] == found["sharpe_with_cash"] != 0.0
 
 

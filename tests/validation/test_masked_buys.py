@@ -89,6 +89,13 @@ def test_where_there_is_no_room_nothing_is_forbidden() -> None:
     assert record.trades == 0
 
 
+def test_after_a_drawdown_stop_nothing_could_have_been_bought() -> None:
+    fallen = calm(close=[100.0] * 15 + [80.0] * 45)
+    record = walked(fallen, bought=7)
+    assert record.drawdown_stops == 1
+    assert counted(record) == (2, 0, 1, 0)  # at bars 2 and 7; then full, and after the stop out for good
+
+
 @pytest.mark.parametrize("masks", ["none", "state"])
 def test_without_risk_masks_nothing_is_counted(masks: str) -> None:
     record = walked(calm(volatility={12: 1.0}), masks=masks)
