@@ -11,7 +11,7 @@ exposure e relative to buy-and-hold's, and buy-and-hold's return h:
 E_t is the mean of the exposures before t, begun with what is known from elsewhere; m is the market's mean return a bar
 in *other* folds, and n_t the session's bars. Each bar's exposure is known before the bar and E_t before the session, so
 without an edge the mean is 0 whatever the rule does: an exposure that is known only afterwards would pay who takes
-profits or buys dips and charge who follows trends (annual Sharpe ratios of +1.4 and -2.1 over 107 sessions). With m,
+profits or buys dips and charge who follows trends (annual Sharpe ratios of +1.2 and -2.1 over 107 sessions). With m,
 nobody is paid for having been in a market that rose; the market's own mean in the same fold would be known only
 afterwards again. Who is always long has exactly 0. `experiments/benchmarks/calibration.py` measures bias, size, power.
 
