@@ -5,7 +5,7 @@ definition's (returns less mean exposure times buy-and-hold) where timing is rea
 without an edge, through `sharpe_evidence`, `deflate` and `reach_verdict`, of searches of 1, 12 and 100 trials with 1
 and 8 evaluations each. `steered`: the same of the last of five sweeps, each built around the one before. `power`:
 verdicts with planted timing. `robust`: what idle trials, a ruinous one and another sweep's rows in the ledger do to
-power. All take about 20 minutes on one core; `--markets` scales their number. With `--check`, exits 1 where a floor
+power. All take less than an hour on one core; `--markets` scales their number. With `--check`, exits 1 where a floor
 is missed.
 
 Trials and evaluations correlate as those of a sweep do: `correlation.py` measures between the session returns of

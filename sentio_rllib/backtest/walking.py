@@ -24,9 +24,8 @@ from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.policy.checkpoint import MANIFEST
 from sentio_rllib.search.durable import write_json
 from sentio_rllib.validation.baselines import NO_STOP, run_baselines
-from sentio_rllib.validation.performance import describe, describe_baselines
+from sentio_rllib.validation.performance import describe_baselines, describe_record
 from sentio_rllib.validation.schemes import Range
-from sentio_rllib.validation.series import timing_returns
 
 _FILES = ("metrics.json", "trades.parquet", "equity.parquet")
 
@@ -118,17 +117,8 @@ def run_backtest(bundle: Bundle, bars: Bars, *, seed: int = 0) -> Backtest:
     found = run_baselines(tape.tensors(), open_rules, blocks, agent=[walked.record], seed=seed)
     # from the sweep's own folds; the market's mean on these very bars would be known only afterwards
     market = float((bundle.metadata.get("cv") or {}).get("market_mean") or 0.0)
-    timing = timing_returns(walked.record, found.hold, market)
-    record, year, cash = walked.record, tape.sessions_per_year, rules.initial_cash
-    policy = describe(
-        record.session_returns,
-        timing,
-        [record],
-        sessions_per_year=year,
-        initial_cash=cash,
-        count=1,
-        excess=record.excess_returns,
-    )
+    year, cash = tape.sessions_per_year, rules.initial_cash
+    policy = describe_record(walked.record, found.hold, sessions_per_year=year, initial_cash=cash, market=market)
     baselines = describe_baselines(found, sessions_per_year=year, initial_cash=cash, market=market)
     figures = {"policy": policy, **baselines}
     return Backtest(walked, figures)

@@ -80,6 +80,21 @@ def describe(
     }
 
 
+def describe_record(
+    record: Record, hold: Record, *, sessions_per_year: int, initial_cash: float, market: Floats | float
+) -> dict[str, Any]:
+    """Return the figures of one record; parameters as in :func:`describe_baselines`, `hold` on the same blocks."""
+    return describe(
+        record.session_returns,
+        timing_returns(record, hold, market),
+        [record],
+        sessions_per_year=sessions_per_year,
+        initial_cash=initial_cash,
+        count=1,
+        excess=record.excess_returns,
+    )
+
+
 def describe_baselines(
     found: Baselines, *, sessions_per_year: int, initial_cash: float, market: Floats | float
 ) -> dict[str, dict[str, Any]]:
@@ -91,15 +106,8 @@ def describe_baselines(
     """
 
     def figures(record: Record) -> dict[str, Any]:
-        timing = timing_returns(record, found.hold, market)
-        return describe(
-            record.session_returns,
-            timing,
-            [record],
-            sessions_per_year=sessions_per_year,
-            initial_cash=initial_cash,
-            count=1,
-            excess=record.excess_returns,
+        return describe_record(
+            record, found.hold, sessions_per_year=sessions_per_year, initial_cash=initial_cash, market=market
         )
 
     told = {name: figures(record) for name, record in (("flat", found.flat), ("hold", found.hold), ("sma", found.sma))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -48,8 +49,8 @@ def in_whole_cents(bars: Bars) -> Bars:
 
 
 @pytest.mark.parametrize("change", [with_one_share_more, in_float32, split_ten_for_one, in_whole_cents])
-def test_no_such_change_makes_bars_new(tmp_path: Path, bars: Bars, change: object) -> None:
-    known, again = session_marks(bars), session_marks(change(bars))  # type: ignore[operator]
+def test_no_such_change_makes_bars_new(tmp_path: Path, bars: Bars, change: Callable[[Bars], Bars]) -> None:
+    known, again = session_marks(bars), session_marks(change(bars))
     assert not {mark.hash for mark in known} & {mark.hash for mark in again}  # to the bit they are others
     ledger = Ledger(tmp_path / "ledger.sqlite")
     register(ledger, "a", list(known[:15]), list(known[15:]))

@@ -125,8 +125,8 @@ def one_gap(splits_of: int, cut: int) -> tuple[Tape, Splits]:
     close = np.where(np.arange(splits_of) < cut, 100.0, 100.0 * GAP)
     tape = make_tape(close, close, session_lengths=[50] * (splits_of // 50), cuts=[cut])
     footprint = Footprint(lookback=20, receptive_field=4, decision_interval=5)
-    shared = {"embargo": 30, "episode_length": 60, "min_validation_bars": 40}
-    return tape, make_splits(splits_of, cuts=[cut], footprint=footprint, folds=3, **shared)  # type: ignore[arg-type]
+    shared: dict[str, Any] = {"embargo": 30, "episode_length": 60, "min_validation_bars": 40}
+    return tape, make_splits(splits_of, cuts=[cut], footprint=footprint, folds=3, **shared)
 
 
 def test_validation_blocks_cross_a_hole_and_training_segments_do_not() -> None:
