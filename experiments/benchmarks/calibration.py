@@ -9,8 +9,8 @@ power. All take less than an hour on one core; `--markets` scales their number. 
 is missed.
 
 Trials and evaluations correlate as those of a sweep do: `correlation.py` measures between the session returns of
-trials on a market without an edge 0.3 to 0.5, and between the evaluations of one 0.7, falling to 0.3; the exposures
-here give 0.6 and 0.8 for returns, 0.2 and 0.7 for timing.
+trials on a market without an edge 0.4 to 0.7 at the same evaluation and 0.2 at their best, and between the evaluations
+of one 0.7, falling to 0.3; the exposures here give 0.6 and 0.8 for returns, 0.2 and 0.7 for timing.
 """
 
 from __future__ import annotations
