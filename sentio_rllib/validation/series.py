@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,10 +144,17 @@ def coverage(folds: Sequence[Fold]) -> int:
     return int(np.max(np.cumsum([steps[bar] for bar in sorted(steps)])))
 
 
-def returns_by_session(
-    records: Sequence[Record], members: Sequence[Member], count: int = 1
-) -> tuple[NDArray[np.int64], Floats]:
-    """Return sessions int64[S] and their net returns float64[S]: seeds averaged, parts of a session multiplied.
+class BySession(NamedTuple):
+    """What records are together: int64[S] sessions, ascending, and float64[S] each."""
+
+    session: NDArray[np.int64]
+    returns: Floats
+    excess: Floats
+    bars: Floats
+
+
+def by_session(records: Sequence[Record], members: Sequence[Member], count: int = 1) -> BySession:
+    """Return sessions, net returns, returns beyond idle cash, and bars: seeds averaged, parts of a session multiplied.
 
     Parameters
     ----------
@@ -158,23 +166,14 @@ def returns_by_session(
         How often the folds cover each bar, :func:`coverage`; the growth of the paths is averaged geometrically.
     """
     session = np.unique(np.concatenate([record.session for record in records]))
-    growth = np.ones(session.size)
+    growth, bars = np.ones(session.size), np.zeros(session.size)
     for fold in sorted({fold for _, fold in members}):
         of_fold = [record for record, member in zip(records, members, strict=True) if member[1] == fold]
-        mean = np.mean([record.session_returns for record in of_fold], axis=0)
-        growth[np.searchsorted(session, of_fold[0].session)] *= (1.0 + mean) ** (1.0 / count)
-    return session, growth - 1.0
-
-
-def excess_by_session(
-    records: Sequence[Record], members: Sequence[Member], count: int = 1
-) -> tuple[NDArray[np.int64], Floats, Floats]:
-    """Return sessions int64[S], returns beyond idle cash and bars, float64[S] each, as :func:`returns_by_session`."""
-    session, returns = returns_by_session(records, members, count)
-    bars, seeds = np.zeros(session.size), len({seed for seed, _ in members})
-    for record in records:
-        bars[np.searchsorted(session, record.session)] += record.session_bars / (count * seeds)
-    return session, beyond_cash(returns, records[0].cash_growth, bars), bars
+        at = np.searchsorted(session, of_fold[0].session)
+        growth[at] *= (1.0 + np.mean([record.session_returns for record in of_fold], axis=0)) ** (1.0 / count)
+        bars[at] += np.mean([record.session_bars for record in of_fold], axis=0) / count
+    returns = growth - 1.0
+    return BySession(session, returns, beyond_cash(returns, records[0].cash_growth, bars), bars)
 
 
 def market_means(hold: Mapping[int, Record], count: int = 1, elsewhere: float | None = None) -> dict[int, float]:
@@ -189,7 +188,7 @@ def market_means(hold: Mapping[int, Record], count: int = 1, elsewhere: float | 
     """
     if len(hold) < 2:
         return dict.fromkeys(hold, elsewhere or 0.0)
-    session, market, bars = excess_by_session(list(hold.values()), [(0, fold) for fold in hold], count)
+    session, _, market, bars = by_session(list(hold.values()), [(0, fold) for fold in hold], count)
     means = {}
     for fold, held in hold.items():
         far = _farthest(fold, hold)
@@ -210,14 +209,13 @@ def combine(
     Parameters
     ----------
     records, members, count
-        As in :func:`returns_by_session`.
+        As in :func:`by_session`.
     hold
         Buy-and-hold on each fold's blocks.
     elsewhere
         As in :func:`market_means`.
     """
-    session, raw = returns_by_session(records, members, count)
-    _, excess, _ = excess_by_session(records, members, count)
+    session, raw, excess, _ = by_session(records, members, count)
     means = market_means(hold, count, elsewhere)
     timing = np.zeros(session.size)
     share = 1.0 / (count * len({seed for seed, _ in members}))

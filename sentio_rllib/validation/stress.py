@@ -14,7 +14,7 @@ from sentio_rllib.seeding import Member
 from sentio_rllib.statistics.metrics import equity_curve, sharpe, total_return
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.evaluation import Decide, Record
-from sentio_rllib.validation.series import excess_by_session, returns_by_session
+from sentio_rllib.validation.series import by_session
 
 Evaluate = Callable[[TradingRules, int], Sequence[Record]]
 """(rules, bars of delay) -> records of all members under these rules, each decision made on older news."""
@@ -178,10 +178,9 @@ def _allowed(rules: TradingRules, **costs: float) -> TradingRules | None:
 def _row(
     name: str, records: Sequence[Record], members: Sequence[Member], sessions_per_year: int, count: int
 ) -> StressRow:
-    _, returns = returns_by_session(records, members, count)
-    _, excess, _ = excess_by_session(records, members, count)
-    total = total_return(equity_curve(returns))
-    return StressRow(name, _mean_return(records), sharpe(excess, sessions_per_year), total)
+    found = by_session(records, members, count)
+    total = total_return(equity_curve(found.returns))
+    return StressRow(name, _mean_return(records), sharpe(found.excess, sessions_per_year), total)
 
 
 def _mean_return(records: Sequence[Record]) -> float:

@@ -15,7 +15,7 @@ from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.baselines import NO_STOP, table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record
 from sentio_rllib.validation.schemes import Range
-from sentio_rllib.validation.series import combine, returns_by_session
+from sentio_rllib.validation.series import by_session, combine
 from tests.trading.tapes import make_tape, random_tape
 from tests.validation.records import record
 
@@ -107,14 +107,14 @@ def test_parts_of_a_session_multiply_to_what_it_is_undivided(cut: int) -> None:
 
 def test_parts_multiply_after_seeds_are_averaged() -> None:
     records = [record([0.10, 0.30], [0, 1]), record([0.20, 0.10], [0, 1]), record([0.5], [1]), record([-0.1], [1])]
-    session, returns = returns_by_session(records, [(7, 0), (8, 0), (7, 1), (8, 1)])
+    session, returns, _, _ = by_session(records, [(7, 0), (8, 0), (7, 1), (8, 1)])
     # a dollar divided between the seeds: 1.15, and 1.2 * 1.2 on the session that both folds have a part of
     assert session.tolist() == [0, 1]
     assert returns.tolist() == pytest.approx([0.15, 0.44])
 
 
 def test_a_loss_of_one_part_cannot_be_more_than_all() -> None:
-    _, returns = returns_by_session([record([-0.6], [0]), record([-0.6], [0])], [(0, 0), (0, 1)])
+    _, returns, _, _ = by_session([record([-0.6], [0]), record([-0.6], [0])], [(0, 0), (0, 1)])
     assert returns.tolist() == pytest.approx([0.4 * 0.4 - 1])  # sums would have lost 120%
 
 

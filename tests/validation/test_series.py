@@ -16,10 +16,10 @@ from sentio_rllib.validation.evaluation import BlockEvaluator
 from sentio_rllib.validation.schemes import Fold, Range, combinatorial, purged_kfold
 from sentio_rllib.validation.series import (
     APART,
+    by_session,
     combine,
     coverage,
     market_mean,
-    returns_by_session,
     timing_returns,
     usual_exposure,
 )
@@ -290,5 +290,5 @@ def test_paths_of_combinatorial_folds_are_averaged() -> None:
 
 def test_paths_are_averaged_geometrically() -> None:
     records = [record([0.21], [0], exposure=0.0), record([0.0], [0], exposure=0.0)]
-    _, returns = returns_by_session(records, [(0, 0), (0, 1)], 2)
+    _, returns, _, _ = by_session(records, [(0, 0), (0, 1)], 2)
     assert returns.tolist() == pytest.approx([0.1])
