@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.market.oracle import oracle_actions
-from sentio_rllib.market.synthetic import synthetic_market
+from sentio_rllib.market.synthetic import SyntheticMarket, synthetic_market
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.seeding import stream_seed
 from sentio_rllib.validation.splits import Footprint, Splits, make_splits
@@ -23,11 +23,16 @@ class Market(NamedTuple):
     oracle: NDArray[np.int64]
 
 
+def synthetic(bars: int, edge: float, seed: int, splits: Splits) -> SyntheticMarket:
+    """Return the market whose sections are those of `splits`."""
+    return synthetic_market(bars, seed=seed, edge=edge, boundaries=splits.boundaries())
+
+
 @cache
 def market(bars: int, edge: float, seed: int = 0, interval: int = 15, folds: int = 4) -> Market:
     """Return the planted (or, with `edge` 0, the null) market."""
     splits = make_splits(bars, footprint=Footprint(decision_interval=interval), folds=folds)
-    made = synthetic_market(bars, seed=seed, edge=edge, boundaries=splits.boundaries())
+    made = synthetic(bars, edge, seed, splits)
     tape = build_tape(made.bars).cut(splits.development.stop)
     actions = oracle_actions(made.regime, np.arange(tape.n))  # the holdout follows, so every bar has a next one
     return Market(tape, splits, actions.astype(np.int64))

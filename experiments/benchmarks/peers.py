@@ -17,8 +17,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sentio_rllib.market.tape import Tape
 from sentio_rllib.policy.heads import mask_logits
-from sentio_rllib.ppo.rollout import StartSampler
 from sentio_rllib.ppo.settings import TrialSettings
+from sentio_rllib.ppo.starts import StartSampler
 from sentio_rllib.seeding import stream
 from sentio_rllib.trading.environment import action_space, observation_space
 from sentio_rllib.trading.rules import TradingRules

@@ -3,6 +3,7 @@
 One thread, the same market, decision interval, networks (two trunks), batch, minibatch and epochs. All systems
 take turns in one process, so that whatever else the machine does falls on all of them; ratios are taken within
 a round, then the median over rounds. Training only: sampling, advantages, update and each system's own metrics.
+Advantages are sampled, as the others' are; what counterfactual ones cost besides is a row of its own.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ SENTIO: dict[Precision, str] = {
     "bfloat16": f"Sentio, {MEMBERS} members, bfloat16",
 }
 SENTIO_ALONE = "Sentio, 1 member"
+COUNTERFACTUAL = f"Sentio, {MEMBERS} members, counterfactual"
+COST = 1.25
+"""How much more of a second a member-step with counterfactual advantages may take."""
 RLLIB = {"vector_entry_point": "RLlib PPO, vector_entry_point", "sync": "RLlib PPO, single environments"}
 PEER = "MaskablePPO"
 
@@ -54,7 +58,7 @@ Turn = Callable[[], Training]
 
 def trial_settings(found: markets.Market, args: Any) -> TrialSettings:
     """Return the defaults of DESIGN for the standard variant; one result spans a turn."""
-    ppo = PPOSettings(epochs=args.epochs)
+    ppo = PPOSettings(advantages="sampled", epochs=args.epochs, rollout_steps=256, minibatch_rows=1024)
     return TrialSettings(
         TradingRules(masks=VARIANTS["standard"].masks),
         PolicySpec(variant="standard", hidden=tuple(args.hidden)),
@@ -143,12 +147,14 @@ def maskable_ppo(found: markets.Market, settings: TrialSettings) -> Turn:
 def systems(found: markets.Market, settings: TrialSettings) -> dict[str, Turn]:
     """Build all systems."""
     alone = replace(settings, members=settings.members[:1])
+    valued = replace(settings, ppo=replace(settings.ppo, advantages="counterfactual", precision="float32"))
     stacks = {precision: replace(settings, ppo=replace(settings.ppo, precision=precision)) for precision in SENTIO}
     return {
         PEER: maskable_ppo(found, alone),
         **{SENTIO[precision]: sentio(found, stack) for precision, stack in stacks.items()},
         **{name: plain_rllib(found, alone, mode) for mode, name in RLLIB.items()},
         SENTIO_ALONE: sentio(found, alone),
+        COUNTERFACTUAL: sentio(found, valued),
     }
 
 
@@ -196,8 +202,11 @@ def main() -> None:
         print(f"{name:32}{np.median(values):15,.0f}{told}")
     chosen = SENTIO[resolve_precision("auto", torch.device("cpu"), args.hidden)]
     print(f"precision: auto means '{chosen}' here")
+    cost = float(np.median(np.array(speeds[SENTIO["float32"]]) / np.array(speeds[COUNTERFACTUAL])))
+    print(f"a member-step with counterfactual advantages takes {cost:.2f} times as long as with sampled ones")
     figures = {
         "settings": vars(args),
+        "counterfactual_cost": cost,
         "auto": chosen,
         "member_steps_per_s": speeds,
         "ratios": compared,
@@ -207,6 +216,7 @@ def main() -> None:
     floors = {
         f"{chosen}: times as fast as the faster RLlib": (medians[chosen]["rllib"], RLLIB_FLOOR),
         f"{chosen}: times as fast as MaskablePPO": (medians[chosen]["maskable_ppo"], PEER_FLOOR),
+        f"what is left of {COST} times the cost, with counterfactual advantages": (COST - cost, 0.0),
     }
     common.finish(floors, args.check)
 

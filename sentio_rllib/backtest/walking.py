@@ -110,7 +110,7 @@ def run_backtest(bundle: Bundle, bars: Bars, *, seed: int = 0) -> Backtest:
         Too few bars for a decision.
     """
     rules = bundle.rules
-    tape = build_tape(bars, reference_volatility=bundle.reference_volatility)
+    tape = build_tape(bars, bundle.network.spec.features, reference_volatility=bundle.reference_volatility)
     blocks = [block_of(bundle, tape)]
     walked = walk_blocks(bundle.network, tape, rules, blocks)
     open_rules = rules.replace(max_drawdown=NO_STOP)

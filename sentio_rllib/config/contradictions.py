@@ -136,7 +136,11 @@ def _batch_reason(environments: int, rollout_steps: int, minibatch_rows: int) ->
 
 
 def _path_group(config: SweepConfig) -> list[str]:
-    reason = _group_reason(config.ppo.environments, config.ppo.path_group)
+    group = config.ppo.path_group
+    if group > 1 and config.ppo.advantages == "counterfactual":
+        told = "paths are compared where actions are sampled, and advantages are counterfactual"
+        return [f"ppo.path_group: {group} {told}; set it to 1, or ppo.advantages=sampled"]
+    reason = _group_reason(config.ppo.environments, group)
     return [f"ppo.path_group: {reason}"] if reason else []
 
 
@@ -352,12 +356,17 @@ def _without_effect(config: SweepConfig, key: str) -> str | None:
         trials = config.arms().values() or [config]
         used = any(trial.ppo.schedule == "plateau" for trial in trials) or "ppo.schedule" in config.search.space
         return None if used else "without ppo.schedule=plateau"
+    if key == "ppo.path_group":
+        trials = config.arms().values() or [config]
+        used = any(trial.ppo.advantages == "sampled" for trial in trials) or "ppo.advantages" in config.search.space
+        return None if used else "without ppo.advantages=sampled"
     return None
 
 
 _PARTS = (
     (
-        {f"policy.{key}" for key in ("d_model", "heads", "layers", "band", "gated_residual")} | {"ppo.sequence_length"},
+        {f"policy.{key}" for key in ("d_model", "heads", "layers", "band", "gated_residual", "neck")}
+        | {"ppo.sequence_length"},
         "encoder",
         "transformer",
     ),
@@ -370,7 +379,7 @@ _PARTS = (
 _OF_A_TRIAL: tuple[Check, ...] = (
     (("trading.", "features."), _trading),
     (_BATCH_KEYS, _batch),
-    (_GROUP_KEYS, _path_group),
+    ((*_GROUP_KEYS, "ppo.advantages"), _path_group),
     (("variant", "policy.encoder"), _encoder),
     (("variant", "policy.encoder", *_HEAD_KEYS), _heads),
     (("variant", "policy.encoder", *_SEQUENCE_KEYS), _sequence),

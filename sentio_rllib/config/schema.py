@@ -56,6 +56,12 @@ class Synthetic(Section):
     regime_bars: int = Field(default=780, ge=15, le=1_000_000, description="mean length of a regime in bars")
     drift: float = Field(default=0.0, ge=-0.001, le=0.001, description="log return a bar that being long earns always")
     volatility: float = Field(default=1.0, gt=0, le=20, description="multiple of QQQ's volatility; TQQQ has about 3")
+    memory: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="bars between what tells a regime and the regime; 0: its own volatility tells it",
+    )
     recentre: bool = Field(
         default=True,
         description="take its mean from the noise of every regime, so that exactly the edge is realised",
@@ -99,8 +105,13 @@ class Data(Section):
 
 
 class Features(Section):
-    """`features`: what the market features are measured against."""
+    """`features`: which there are of the market, and what they are measured against."""
 
+    set_: Literal["classic", "multiscale"] = Field(
+        default="multiscale",
+        alias="set",
+        description="classic: 14 of version 1; multiscale: besides, mean absolute returns over six windows",
+    )
     reference_volatility: float = Field(
         default=5e-4,
         gt=0,
@@ -218,7 +229,7 @@ class Policy(Section):
         None, "what estimates the value; null: the variant's (enhanced-maskable quantile, else scalar)"
     )
     hidden: Annotated[tuple[Annotated[int, Field(strict=True, ge=1, le=8192)], ...], Strict(False)] = Field(
-        default=(256, 256, 128),
+        default=(64, 64),
         min_length=1,
         max_length=16,
         description="widths of the hidden layers",
@@ -235,6 +246,9 @@ class Policy(Section):
         32, "transformer: patches that each layer attends to; a patch is a decision interval", ge=2, le=4096
     )
     gated_residual: bool = _tunable(False, "transformer: join layers by GRU gates instead of sums (GTrXL)")
+    neck: int = _tunable(
+        4, "transformer: numbers that it hands to policy and critic, 0 at first; 0: all d_model", ge=0, le=4096
+    )
     experts: int = _tunable(2, "gated head: regime experts", ge=2, le=16)
     mixture: Literal["distributions", "logits"] = _tunable("distributions", "gated head: what of the experts is mixed")
     load_balance: float = _tunable(0.01, "gated head: weight of the gate's load balance", ge=0, le=10)
@@ -244,29 +258,43 @@ class Policy(Section):
 class Ppo(Section):
     """`ppo`: optimisation."""
 
-    learning_rate: float = _tunable(3e-4, "Adam's step size", gt=0, le=1)
+    advantages: Literal["sampled", "counterfactual"] = _tunable(
+        "counterfactual",
+        "counterfactual: of every action, by what it would have brought on the same bars; sampled: GAE",
+    )
+    learning_rate: float = _tunable(3e-3, "Adam's step size", gt=0, le=1)
     schedule: Literal["constant", "linear", "cosine", "plateau"] = _tunable(
-        "constant", "of the learning rate: over env_steps, or plateau: halved where rung_score stops rising"
+        "linear", "of the learning rate: over env_steps, or plateau: halved where both scores stop rising"
     )
     plateau_patience: int = _tunable(
         2, "schedule plateau: evaluations without improvement, after search.grace_steps, that halve", ge=1, le=10_000
     )
-    gamma: float = _tunable(0.98, "discount per decision", ge=0, le=1)
-    lambda_: float = _tunable(0.95, "GAE's trade of bias for variance", ge=0, le=1, alias="lambda")
+    gamma: float = _tunable(0.99, "discount per decision", ge=0, le=1)
+    lambda_: float = _tunable(
+        0.95,
+        "weight of what follows on the path against the critic, in advantages of either kind",
+        ge=0,
+        le=1,
+        alias="lambda",
+    )
     clip: float = _tunable(0.2, "how far the probability ratio may move", gt=0, le=1)
     value_weight: float = _tunable(0.5, "weight of the value loss", ge=0, le=100)
-    entropy_weight: float = _tunable(0.0, "weight of the entropy bonus", ge=0, le=1)
+    entropy_weight: float = _tunable(
+        0.3, "weight of the entropy bonus, against advantages whose root mean square is 1", ge=0, le=10
+    )
     max_grad_norm: float = _tunable(0.5, "gradient norm of a member above which it is scaled down", gt=0, le=1e6)
     environments: int = _tunable(32, "parallel environments of each member", ge=1, le=65_536)
-    rollout_steps: int = _tunable(256, "decisions of an environment between updates", ge=1, le=65_536)
+    rollout_steps: int = _tunable(128, "decisions of an environment between updates", ge=1, le=65_536)
     minibatch_rows: int = _tunable(
-        1024,
+        256,
         "decisions of each member in a gradient step; divides environments * rollout_steps",
         ge=1,
         le=2**24,
     )
     epochs: int = _tunable(4, "passes over a rollout", ge=1, le=100)
-    path_group: int = _tunable(1, "environments that share a path as baseline; divides environments", ge=1, le=65_536)
+    path_group: int = _tunable(
+        1, "advantages sampled: environments that share a path as baseline; divides environments", ge=1, le=65_536
+    )
     sequence_length: int = _tunable(
         64,
         "transformer: consecutive decisions that a gradient step encodes together; divides rollout_steps and "
@@ -305,6 +333,10 @@ class Search(Section):
         default_factory=dict,
         description="instead of a space, trials to compare: name: {key: value, ...}; the first is the baseline",
         json_schema_extra={"allowed": "a mapping from names to mappings of dotted keys"},
+    )
+    score: Literal["raw", "timing"] = Field(
+        default="raw",
+        description="what trials are scored by: Sharpe ratio of net returns, or of their timing, as the verdict asks",
     )
     sampler: Literal["tpe", "gp", "random", "cmaes", "grid"] = Field(default="tpe", description="who proposes trials")
     scheduler: Literal["asha", "median", "none"] = Field(default="asha", description="who stops weak trials early")

@@ -29,7 +29,7 @@ from sentio_rllib.config.schema import (
 from sentio_rllib.config.space import ARM, Choice, Space, grid_size, parse_space
 from sentio_rllib.config.yaml_files import write_yaml
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market.feature_set import SESSION_MINUTES, max_lookback
+from sentio_rllib.market.feature_set import SESSION_MINUTES, feature_set
 from sentio_rllib.policy.variants import VARIANTS, receptive_patches
 from sentio_rllib.trading.rules import MaskKind, TradingRules
 from sentio_rllib.validation.splits import Footprint
@@ -174,7 +174,7 @@ class SweepConfig(Section):
             return Footprint(*map(max, zip(*map(astuple, each), strict=True)))
         interval = int(self.largest("trading.decision_interval"))
         return Footprint(
-            lookback=max_lookback(session_minutes),
+            lookback=feature_set(self.features.set_).lookback(session_minutes),
             receptive_field=self.receptive_patches() * interval or 1,
             decision_interval=interval,
         )

@@ -22,11 +22,10 @@ from sentio_rllib import __version__
 from sentio_rllib.errors import BarsError, CheckpointError, ConfigError
 from sentio_rllib.market.calendars import check_calendar
 from sentio_rllib.market.feature_set import (
-    FEATURE_VERSION,
-    MARKET_FEATURES,
-    PORTFOLIO_FEATURES,
-    feature_hash,
-    max_lookback,
+    FEATURE_SETS,
+    FeatureSet,
+    feature_set,
+    set_of_digest,
 )
 from sentio_rllib.policy.actor_critic import ActorCritic
 from sentio_rllib.policy.checkpoint import MANIFEST, WEIGHTS, sha256_of, verify_manifest, write_manifest
@@ -85,7 +84,8 @@ class Bundle:
     @property
     def bars_needed(self) -> int:
         """Bars that a decision reads, those its features look back on included."""
-        return max_lookback(self.session_minutes) + self.network.spec.receptive_field
+        spec = self.network.spec
+        return feature_set(spec.features).lookback(self.session_minutes) + spec.receptive_field
 
 
 def write_bundle(  # noqa: PLR0917  # the parts of a bundle, each of a type of its own
@@ -161,12 +161,7 @@ def _own_metadata(
         "rules": asdict(rules),
         "reference_volatility": rules.reference_volatility,
         "market": dict(market),
-        "features": {
-            "version": FEATURE_VERSION,
-            "hash": feature_hash(),
-            "market": [feature.name for feature in MARKET_FEATURES],
-            "portfolio": list(PORTFOLIO_FEATURES),
-        },
+        "features": feature_set(spec.features).description(),
         "versions": {
             "sentio_rllib": __version__,
             "torch": str(torch.__version__),
@@ -195,10 +190,10 @@ def load_bundle(folder: Path) -> Bundle:
         raise CheckpointError(f"{folder}: its format is {told!r}, this version reads {FORMAT!r}; pull it again")
     if metadata.get("name") != name:
         raise CheckpointError(f"{folder}: {name}{_METADATA} is of {metadata.get('name')!r}; do not rename its files")
-    check_features(folder, metadata)
+    features = check_features(folder, metadata)
     try:
-        shape, market = dict(metadata["spec"]), metadata["market"]
-        spec = PolicySpec(**shape | {"hidden": tuple(shape["hidden"])})
+        shape, market = {"neck": 0} | metadata["spec"], metadata["market"]  # before there were necks
+        spec = PolicySpec(**shape | {"hidden": tuple(shape["hidden"]), "features": features.name})
         members = [(int(seed), int(fold)) for seed, fold in metadata["members"]]
         rules = TradingRules(**metadata["rules"])
         fields = (float(metadata["reference_volatility"]), *_market_of(market))
@@ -230,22 +225,24 @@ def _market_of(market: Mapping[str, Any]) -> tuple[str, str, int]:
     return calendar, hours, minutes
 
 
-def check_features(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Refuse what was made with other features than those of this version.
+def check_features(folder: Path, metadata: Mapping[str, Any]) -> FeatureSet:
+    """Return the features that something was made with, refusing those that this version does not have.
 
     Raises
     ------
     CheckpointError
-        Names both.
+        Names what it was made with, and what there is.
     """
     then = metadata.get("features")
     then = then if isinstance(then, Mapping) else {}
     version, digest = str(then.get("version")), str(then.get("hash"))
-    if (version, digest) != (FEATURE_VERSION, feature_hash()):
+    found = set_of_digest(digest)
+    if found is None or found.version != version:
+        known = ", ".join(f"{each.version} ({each.digest[:12]})" for each in FEATURE_SETS.values())
         raise CheckpointError(
-            f"{folder}: made with features {version} ({digest[:12]}), this version has {FEATURE_VERSION} "
-            f"({feature_hash()[:12]}); {_way_out(metadata)}"
+            f"{folder}: made with features {version} ({digest[:12]}), this version has {known}; {_way_out(metadata)}"
         )
+    return found
 
 
 def _way_out(metadata: Mapping[str, Any]) -> str:

@@ -74,7 +74,7 @@ class EncoderCache:
         self.contexts = None
 
     def fill(self, window: torch.Tensor) -> torch.Tensor:
-        """Read the receptive field of a decision, float ``[bars, 14]``; return its contexts."""
+        """Read the receptive field of a decision, float ``[bars, F]``; return its contexts."""
         model = self.model
         tokens = self.encoder.project(window.reshape(1, model.patches, -1).expand(model.stacked, -1, -1))
         for layer, attended in self.layers:
@@ -91,5 +91,5 @@ class EncoderCache:
         return self._joined(window, token)
 
     def _joined(self, window: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-        self.contexts = self.model.joined(window[-1:], norm(token))
+        self.contexts = self.model.joined(window[-1:], self.encoder.embedding(token))
         return self.contexts

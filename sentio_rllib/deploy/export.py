@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sentio_rllib.policy.actor_critic import N_MARKET, N_PORTFOLIO, ActorCritic
+from sentio_rllib.policy.actor_critic import N_PORTFOLIO, ActorCritic
 from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.heads import N_ACTIONS, full_precision
 from sentio_rllib.policy.layers import Stack, side_by_side
@@ -87,7 +87,7 @@ class DecisionModel(nn.Module):
         Parameters
         ----------
         market
-            Float ``[batch, bars, 14]``, the market features of the `bars` bars that end with the decision's.
+            Float ``[batch, bars, F]``, the market features of the `bars` bars that end with the decision's.
         portfolio
             Float ``[batch, 6]``.
         action_mask
@@ -105,13 +105,14 @@ class DecisionModel(nn.Module):
 
         Float ``[K, batch, C]``: the features of the decision's bar and, with a transformer, its embedding.
         """
-        if tuple(market.shape[1:]) != (self.bars, N_MARKET):
-            raise ValueError(f"market: shape {tuple(market.shape)}; pass [batch, {self.bars}, {N_MARKET}]")
+        features = self.spec.market_features
+        if tuple(market.shape[1:]) != (self.bars, features):
+            raise ValueError(f"market: shape {tuple(market.shape)}; pass [batch, {self.bars}, {features}]")
         embedding = None if self.encoder is None else self.encoder(self._line(market))
         return self.joined(market[:, -1], embedding)
 
     def joined(self, now: torch.Tensor, embedding: torch.Tensor | None) -> torch.Tensor:
-        """Return the contexts of bars with features `now` ``[batch, 14]`` and embeddings ``[K, batch, d]``."""
+        """Return the contexts of bars with features `now` ``[batch, F]`` and embeddings ``[K, batch, d]``."""
         now = now.expand(self.stacked, -1, -1)
         return now if embedding is None else torch.cat([now, full_precision(embedding)], -1)
 
@@ -166,7 +167,7 @@ class _Present(nn.Module):
 def export_onnx(model: DecisionModel, path: Path) -> None:
     """Write `model` as an ONNX file; the same weights make the same bytes.
 
-    Inputs are ``market`` float32 ``[batch, bars, 14]``, ``portfolio`` float32 ``[batch, 6]`` and ``action_mask`` bool
+    Inputs are ``market`` float32 ``[batch, bars, F]``, ``portfolio`` float32 ``[batch, 6]`` and ``action_mask`` bool
     ``[batch, 3]``, outputs ``probabilities``, ``value`` and, where the networks have them, ``quantiles`` and
     ``regime_weights``, as in :class:`DecisionOutput`; `batch` is 1 or more.
 
@@ -181,7 +182,7 @@ def export_onnx(model: DecisionModel, path: Path) -> None:
 
     flat = _Present(model)
     example = (
-        torch.zeros(2, model.bars, N_MARKET),
+        torch.zeros(2, model.bars, model.spec.market_features),
         torch.zeros(2, N_PORTFOLIO),
         torch.ones(2, N_ACTIONS, dtype=torch.bool),
     )

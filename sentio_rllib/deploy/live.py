@@ -31,7 +31,6 @@ from sentio_rllib.deploy.feed import VALUES, Bar, check_bar, place
 from sentio_rllib.deploy.state import check_state, read_state, write_state
 from sentio_rllib.errors import BarsError, DecisionError
 from sentio_rllib.market.checks import iso_minute
-from sentio_rllib.market.feature_set import MARKET_FEATURES
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import assign_sessions, load_calendar
 from sentio_rllib.market.streaming import StreamingFeatures
@@ -86,11 +85,12 @@ class TradingPolicy:
 
     def _forget(self) -> None:
         """Go back to before the first bar; the account keeps what is held."""
+        spec, bundle = self.bundle.network.spec, self.bundle
         self._features = StreamingFeatures(
-            session_minutes=self.bundle.session_minutes, reference_volatility=self.bundle.reference_volatility
+            spec.features, session_minutes=bundle.session_minutes, reference_volatility=bundle.reference_volatility
         )
         self.bars_needed = self.bundle.bars_needed
-        self._rows = np.zeros((self._field + _SPARE_ROWS, len(MARKET_FEATURES)), dtype=np.float32)
+        self._rows = np.zeros((self._field + _SPARE_ROWS, spec.market_features), dtype=np.float32)
         self._stop = 0
         self._recent: deque[tuple[int, tuple[float, ...]]] = deque(maxlen=self.bars_needed)
         self._session = 0
@@ -233,7 +233,7 @@ class TradingPolicy:
         self._minute, self._minutes_left = minute, length - 1 - minute
 
     def _window(self) -> torch.Tensor:
-        """The features that a decision reads, ``[bars, 14]``."""
+        """The features that a decision reads, ``[bars, F]``."""
         rows = self._rows[self._stop - self._field : self._stop]
         return torch.from_numpy(rows).to(self._model.dtype)
 

@@ -13,7 +13,7 @@ from sentio_rllib import __version__
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import CheckpointError
 from sentio_rllib.evidence.bars_used import bars_used
-from sentio_rllib.market.feature_set import FEATURE_VERSION, feature_hash
+from sentio_rllib.market.feature_set import FEATURE_SETS, set_of_digest
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.policy.checkpoint import load_model
 from sentio_rllib.policy.deciding import with_weights
@@ -48,7 +48,7 @@ def champion_model(outcome: Outcome, config: SweepConfig, prepared: Prepared) ->
             "rung_score": best["rung_score"],
             "fold_scores": best["fold_scores"],
             "env_steps": best["env_steps"],
-            "features": {"version": FEATURE_VERSION, "hash": feature_hash()},
+            "features": prepared.tape.feature_set.description(),
             "data_fingerprint": prepared.bars.fingerprint,
             "data": _data(prepared.bars),
             "market": _market(config, prepared.bars),
@@ -108,13 +108,16 @@ def score_members(folder: Path, weights: Mapping[str, torch.Tensor], metadata: M
     CheckpointError
         As :func:`score_again`.
     """
-    if metadata["features"]["hash"] != feature_hash():
+    told = metadata["features"]
+    features = set_of_digest(told["hash"])
+    if features is None:
+        known = ", ".join(f"{each.version} ({each.digest[:12]})" for each in FEATURE_SETS.values())
         raise CheckpointError(
-            f"{folder}: made with features {metadata['features']['version']} "
-            f"({metadata['features']['hash'][:12]}), this version has {FEATURE_VERSION} ({feature_hash()[:12]}); "
+            f"{folder}: made with features {told['version']} ({told['hash'][:12]}), this version has {known}; "
             f"install sentio_rllib {metadata['sentio_version']}"
         )
     config = SweepConfig.model_validate(metadata["config"])
+    config = config.model_copy(update={"features": config.features.model_copy(update={"set_": features.name})})
     prepared = prepare(config)
     if prepared.bars.fingerprint != metadata["data_fingerprint"]:
         raise CheckpointError(
@@ -123,7 +126,13 @@ def score_members(folder: Path, weights: Mapping[str, torch.Tensor], metadata: M
             "put the file back that data.path named"
         )
     members = tuple((int(seed), int(fold)) for seed, fold in metadata["members"])
-    settings = replace(trial_settings(config, prepared.splits, metadata["params"]), members=members)
+    settings = trial_settings(config, prepared.splits, metadata["params"])
+    if settings.score == "timing" and set(members) != set(settings.members):
+        raise CheckpointError(
+            f"{folder}: timing is scored with the networks of all folds, and these are {len(members)} of "
+            f"{len(settings.members)}; pull without --verify, or with --combine mean"
+        )
+    settings = replace(settings, members=members)
     network = with_weights(settings.policy, settings.members, weights)
     tape = prepared.tape
     scorer = Scorer(tape.tensors(), settings, tape.sessions_per_year, network.dtype)

@@ -19,11 +19,11 @@ from sentio_rllib.evidence.context import Context
 from sentio_rllib.evidence.ledger import HoldoutOpenedError
 from sentio_rllib.evidence.refit import Refitted, Weights, champion_key
 from sentio_rllib.evidence.selecting import Selected
-from sentio_rllib.market.tape import Tape, build_tape
+from sentio_rllib.market.tape import Tape
 from sentio_rllib.policy.actor_critic import TapeReader
 from sentio_rllib.policy.deciding import ensemble_policy, with_weights
 from sentio_rllib.ppo.settings import TrialSettings
-from sentio_rllib.search.prepare import Prepared
+from sentio_rllib.search.prepare import Prepared, tape_of
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record
 
 
@@ -75,7 +75,7 @@ def open_holdout(sweep: Context, selected: Selected, refitted: Refitted | None, 
         return Opened(told | {"why": str(error)})
     told |= {"opened": True, "openings": opening.number, "reopened": opening.reopened, "seen": opening.seen}
     told |= {"sound": not opening.reopened and not opening.seen, "why": _doubts(opening.number, opening.seen)}
-    tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
+    tape = tape_of(config, prepared.bars)
     return Opened(told, record=evaluate_ensemble(refitted.weights, settings, tape, prepared), tape=tape)
 
 

@@ -1,4 +1,4 @@
-"""Which features there are: what each reads, how it is bounded, and the version and hash of the whole set.
+"""Which features there are: what each reads, how it is bounded, and the version and hash of each set of them.
 
 Declarations alone; :mod:`sentio_rllib.market.features` computes them over a tape, `streaming` bar by bar.
 """
@@ -9,14 +9,13 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError
-
-FEATURE_VERSION = "features/v1"
 
 VOLATILITY_WINDOW = 390
 SHORT_VOLATILITY_WINDOW = 30
@@ -26,6 +25,7 @@ FAST_MEAN, SLOW_MEAN = 12, 26
 BOLLINGER_WINDOW = 20
 VOLUME_WINDOW = 390
 DOLLAR_VOLUME_WINDOW = 390
+ABSOLUTE_RETURN_WINDOWS = (5, 10, 15, 60, 120, 240)
 
 SESSION_MINUTES = 390
 REFERENCE_VOLATILITY = 5e-4
@@ -37,6 +37,8 @@ RELATIVE_DEVIATION_FLOOR = 1e-9
 LOG_VOLUME_DEVIATION_FLOOR = 1e-3
 """Least standard deviation of the log volume."""
 CLIP = 5.0
+MEAN_ABSOLUTE_NORMAL = math.sqrt(2.0 / math.pi)
+"""Mean absolute value of a standard normal."""
 
 
 def _mean_distance_deviation(fast: int, slow: int) -> float:
@@ -95,7 +97,7 @@ class MarketFeature:
         return min(max(self.scale * raw, -self.limit), self.limit)
 
 
-MARKET_FEATURES: tuple[MarketFeature, ...] = (
+_CLASSIC: tuple[MarketFeature, ...] = (
     *(MarketFeature(f"return_{window}", max(window, VOLATILITY_WINDOW), "tanh", 0.5) for window in RETURN_WINDOWS),
     MarketFeature("return_session", VOLATILITY_WINDOW, "tanh", 0.5, since_open=True),
     MarketFeature("volatility_ratio", VOLATILITY_WINDOW, "clip"),
@@ -108,8 +110,6 @@ MARKET_FEATURES: tuple[MarketFeature, ...] = (
     MarketFeature("minute_sin", 0),
     MarketFeature("minute_cos", 0),
 )
-"""The 14 market features, in the order of the columns."""
-
 REGIME_FEATURES: tuple[str, ...] = ("volatility_level", "volatility_ratio", "return_390", "return_30")
 """What tells regimes apart: volatility (level and ratio) and trend."""
 
@@ -124,34 +124,108 @@ PORTFOLIO_FEATURES: tuple[str, ...] = (
 """Names of the 6 features of the portfolio, which the simulator computes."""
 
 
-def feature_hash() -> str:
-    """SHA-256 (hex) of version, names and parameters of the 20 features; it travels with every checkpoint.
+@dataclass(frozen=True)
+class FeatureSet:
+    """The market features that a network reads, in the order of the columns, and their version.
 
-    `reference_volatility` belongs to the configuration and is not part of it.
+    All sets begin with the 14 of :data:`CLASSIC`, and no two are of one size.
     """
-    description = {
-        "version": FEATURE_VERSION,
-        "market": [
-            [feature.name, feature.window_lookback, feature.squash, feature.scale, feature.since_open]
-            for feature in MARKET_FEATURES
-        ],
-        "portfolio": PORTFOLIO_FEATURES,
-        "short_volatility_window": SHORT_VOLATILITY_WINDOW,
-        "floors": [VOLATILITY_FLOOR, RELATIVE_DEVIATION_FLOOR, LOG_VOLUME_DEVIATION_FLOOR],
-        "clip": CLIP,
-    }
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+    name: str
+    version: str
+    features: tuple[MarketFeature, ...]
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return tuple(feature.name for feature in self.features)
+
+    def lookback(self, session_minutes: int = SESSION_MINUTES) -> int:
+        """Most bars before t that any feature reads: 390 for XNYS, 1439 for ``24/7``.
+
+        Parameters
+        ----------
+        session_minutes
+            Minutes of the calendar's longest session.
+        """
+        return max(feature.lookback(session_minutes) for feature in self.features)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of version, names and parameters, the portfolio's included; it travels with every checkpoint.
+
+        `reference_volatility` belongs to the configuration and is not part of it.
+        """
+        description = {
+            "version": self.version,
+            "market": [
+                [feature.name, feature.window_lookback, feature.squash, feature.scale, feature.since_open]
+                for feature in self.features
+            ],
+            "portfolio": PORTFOLIO_FEATURES,
+            "short_volatility_window": SHORT_VOLATILITY_WINDOW,
+            "floors": [VOLATILITY_FLOOR, RELATIVE_DEVIATION_FLOOR, LOG_VOLUME_DEVIATION_FLOOR],
+            "clip": CLIP,
+        }
+        return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
+
+    def description(self) -> dict[str, Any]:
+        """Return what checkpoints tell of it."""
+        return {
+            "set": self.name,
+            "version": self.version,
+            "hash": self.digest,
+            "market": list(self.names),
+            "portfolio": list(PORTFOLIO_FEATURES),
+        }
 
 
-def max_lookback(session_minutes: int = SESSION_MINUTES) -> int:
-    """Most bars before t that any market feature reads: 390 for XNYS, 1439 for ``24/7``.
+CLASSIC = FeatureSet("classic", "features/v1", _CLASSIC)
+"""Returns, volatility, position in ranges, volume and time of day: 14 features."""
+MULTISCALE = FeatureSet(
+    "multiscale",
+    "features/v2",
+    (*_CLASSIC, *(MarketFeature(f"absolute_return_{w}", w, "clip") for w in ABSOLUTE_RETURN_WINDOWS)),
+)
+"""The classic ones, and the mean absolute return over six windows: volatility on its way, 20 features."""
+FEATURE_SETS: dict[str, FeatureSet] = {each.name: each for each in (CLASSIC, MULTISCALE)}
+DEFAULT_SET = MULTISCALE.name
 
-    Parameters
-    ----------
-    session_minutes
-        Minutes of the calendar's longest session.
+
+def feature_set(name: str) -> FeatureSet:
+    """Return a set by its name.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name; names those that there are.
     """
-    return max(feature.lookback(session_minutes) for feature in MARKET_FEATURES)
+    if name not in FEATURE_SETS:
+        raise ConfigError(f"features.set: {name!r} is unknown; choose one of {', '.join(FEATURE_SETS)}")
+    return FEATURE_SETS[name]
+
+
+def set_of_digest(digest: str) -> FeatureSet | None:
+    """Return the set with this :attr:`FeatureSet.digest`; None where this version has none."""
+    return next((each for each in FEATURE_SETS.values() if each.digest == digest), None)
+
+
+def set_of_size(size: int) -> FeatureSet:
+    """Return the set that has `size` market features.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    for each in FEATURE_SETS.values():
+        if len(each) == size:
+            return each
+    sizes = ", ".join(f"{len(each)} ({each.name})" for each in FEATURE_SETS.values())
+    raise ValueError(f"{size} market features: no set has so many; allowed {sizes}")
 
 
 def check_reference_volatility(value: float) -> float:

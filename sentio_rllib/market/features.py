@@ -13,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.market.feature_set import (
+    ABSOLUTE_RETURN_WINDOWS,
     BOLLINGER_WINDOW,
+    CLASSIC,
+    DEFAULT_SET,
     DOLLAR_VOLUME_WINDOW,
     FAST_MEAN,
+    FEATURE_SETS,
     LOG_VOLUME_DEVIATION_FLOOR,
-    MARKET_FEATURES,
+    MEAN_ABSOLUTE_NORMAL,
     MEAN_DISTANCE_DEVIATION,
     REFERENCE_VOLATILITY,
     RELATIVE_DEVIATION_FLOOR,
@@ -28,6 +32,7 @@ from sentio_rllib.market.feature_set import (
     VOLATILITY_FLOOR,
     VOLATILITY_WINDOW,
     VOLUME_WINDOW,
+    FeatureSet,
     check_reference_volatility,
 )
 from sentio_rllib.market.ohlcv import Bars
@@ -112,8 +117,10 @@ def trailing_dollar_volume(bars: Bars) -> NDArray[np.float64]:
     return np.asarray(total / _present(bars.n, DOLLAR_VOLUME_WINDOW))
 
 
-def compute_market_features(bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY) -> NDArray[np.float32]:
-    """Compute the 14 market features of every bar.
+def compute_market_features(
+    bars: Bars, chosen: FeatureSet = FEATURE_SETS[DEFAULT_SET], *, reference_volatility: float = REFERENCE_VOLATILITY
+) -> NDArray[np.float32]:
+    """Compute the market features of every bar.
 
     Features count bars, not minutes: a missing minute, a night or a cut is one step.
 
@@ -121,15 +128,17 @@ def compute_market_features(bars: Bars, *, reference_volatility: float = REFEREN
     ----------
     bars
         T validated bars.
+    chosen
+        Of F features.
     reference_volatility
-        Log return per bar (RMS) at which ``volatility_level`` is 0. To be fixed by hand: a value estimated on
-        the bars themselves would look ahead.
+        Log return per bar (RMS) at which ``volatility_level`` is 0, and the absolute returns of a normal. To be fixed
+        by hand: a value estimated on the bars themselves would look ahead.
 
     Returns
     -------
-    float32[T, 14]
-        Columns as in :data:`MARKET_FEATURES`, finite, in [-1, 1] or [-5, 5]. Rows before
-        :func:`max_lookback` use the bars there are (padded with the first) and are for warming up only.
+    float32[T, F]
+        Columns as in `chosen`, finite, in [-1, 1] or [-5, 5]. Rows before
+        the set's look-back use the bars there are (padded with the first) and are for warming up only.
 
     Raises
     ------
@@ -138,8 +147,10 @@ def compute_market_features(bars: Bars, *, reference_volatility: float = REFEREN
     """
     check_reference_volatility(reference_volatility)
     raw = _raw_features(bars, reference_volatility)
-    features = np.empty((bars.n, len(MARKET_FEATURES)), dtype=np.float32)
-    for column, feature in enumerate(MARKET_FEATURES):
+    if chosen is not CLASSIC:
+        raw |= _absolute_returns(bars.close, reference_volatility)
+    features = np.empty((bars.n, len(chosen)), dtype=np.float32)
+    for column, feature in enumerate(chosen.features):
         features[:, column] = feature.bound(raw.pop(feature.name))
     return features
 
@@ -165,6 +176,18 @@ def _raw_features(bars: Bars, reference_volatility: float) -> dict[str, NDArray[
     raw["volume_z"] = _volume_z(bars.volume)
     angle = 2 * np.pi * sessions.minute / sessions.length
     raw["minute_sin"], raw["minute_cos"] = np.sin(angle), np.cos(angle)
+    return raw
+
+
+def _absolute_returns(close: NDArray[np.float64], reference_volatility: float) -> dict[str, NDArray[np.float64]]:
+    """Log of the mean absolute one-bar log return over that of a normal one of the reference, by its windows."""
+    log_close = np.log(close)
+    sizes = np.abs(log_close - _lagged(log_close, 1))
+    raw = {}
+    for window in ABSOLUTE_RETURN_WINDOWS:
+        present = np.minimum(np.maximum(np.arange(float(close.size)), 1.0), window)
+        mean = np.maximum(trailing_sum(sizes, window) / present, VOLATILITY_FLOOR)
+        raw[f"absolute_return_{window}"] = np.log(mean / (MEAN_ABSOLUTE_NORMAL * reference_volatility))
     return raw
 
 

@@ -8,19 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.market import feature_set as declared
-from sentio_rllib.market.feature_set import MARKET_FEATURES, SESSION_MINUTES, max_lookback
+from sentio_rllib.market.feature_set import DEFAULT_SET, SESSION_MINUTES, feature_set
 
-_CLOSE, _LOG_CLOSE, _SQUARED_RETURN, _LOG_VOLUME, _DOLLARS = range(5)
+_CLOSE, _LOG_CLOSE, _SQUARED_RETURN, _ABSOLUTE_RETURN, _LOG_VOLUME, _DOLLARS = range(6)
 
 
 class StreamingFeatures:
-    """Computes the 14 market features of one bar after the other from a bounded window of bars.
+    """Computes the market features of one bar after the other from a bounded window of bars.
 
     The first bar fed plays the part of the first bar of a batch; from :attr:`is_warm` on the values do not
     depend on where the feed began.
 
     Parameters
     ----------
+    features
+        Name of the set, of F features.
     session_minutes
         Minutes of the calendar's longest session (XNYS 390, ``24/7`` 1440).
     reference_volatility
@@ -36,16 +38,19 @@ class StreamingFeatures:
 
     def __init__(
         self,
+        features: str = DEFAULT_SET,
         *,
         session_minutes: int = SESSION_MINUTES,
         reference_volatility: float = declared.REFERENCE_VOLATILITY,
     ) -> None:
         self.reference_volatility = declared.check_reference_volatility(reference_volatility)
-        self.lookback = max_lookback(session_minutes)
+        self.features = feature_set(features)
+        self._absolute = any(name.startswith("absolute") for name in self.features.names)
+        self.lookback = self.features.lookback(session_minutes)
         self.bars_seen = 0
         self.volatility = 0.0
         self.dollar_volume = 0.0
-        self._history = np.zeros((5, 4 * (self.lookback + 1)))
+        self._history = np.zeros((6, 4 * (self.lookback + 1)))
         self._stop = 0
         self._session: int | None = None
         self._opens: list[float] = []
@@ -84,8 +89,8 @@ class StreamingFeatures:
 
         Returns
         -------
-        float32[14]
-            Columns as in :data:`sentio_rllib.market.features.MARKET_FEATURES`.
+        float32[F]
+            Columns as in the set.
         """
         self._append(close, volume)
         session_open = self._session_open(open_price, session, length, regular)
@@ -95,7 +100,7 @@ class StreamingFeatures:
         raw["close_location"] = 2 * (close - low) / (high - low) - 1 if high > low else 0.0
         angle = 2 * math.pi * minute / length
         raw["minute_sin"], raw["minute_cos"] = math.sin(angle), math.cos(angle)
-        return np.array([feature.bound_one(raw[feature.name]) for feature in MARKET_FEATURES], dtype=np.float32)
+        return np.array([feature.bound_one(raw[feature.name]) for feature in self.features.features], dtype=np.float32)
 
     def _append(self, close: float, volume: float) -> None:
         """Write the bar behind the others, moving the window to the front when the space is used up."""
@@ -105,7 +110,7 @@ class StreamingFeatures:
             self._stop = kept
         log_close = math.log(close)
         step = log_close - float(self._history[_LOG_CLOSE, self._stop - 1]) if self.bars_seen else 0.0
-        row = (close, log_close, step * step, math.log1p(volume), close * volume)
+        row = (close, log_close, step * step, abs(step), math.log1p(volume), close * volume)
         self._history[:, self._stop] = row
         self._stop += 1
         self.bars_seen += 1
@@ -154,6 +159,14 @@ class StreamingFeatures:
         volumes = self._window(_LOG_VOLUME, declared.VOLUME_WINDOW)
         mean, spread = _mean_and_deviation(volumes)
         raw["volume_z"] = (float(volumes[-1]) - mean) / max(spread, declared.LOG_VOLUME_DEVIATION_FLOOR)
+        return raw | self._absolute_returns() if self._absolute else raw
+
+    def _absolute_returns(self) -> dict[str, float]:
+        usual, raw = declared.MEAN_ABSOLUTE_NORMAL * self.reference_volatility, {}
+        for window in declared.ABSOLUTE_RETURN_WINDOWS:
+            returns_present = max(min(self.bars_seen - 1, window), 1)
+            mean = float(self._window(_ABSOLUTE_RETURN, window).sum()) / returns_present
+            raw[f"absolute_return_{window}"] = math.log(max(mean, declared.VOLATILITY_FLOOR) / usual)
         return raw
 
     def _distances(self, close: float) -> NDArray[np.float64]:

@@ -24,6 +24,10 @@ the same holds from close to close: always-long earns nothing before costs. A po
 does earn or lose. Without ``recentre`` the noise keeps the mean it happens to have, so that what the edge earns is as
 uncertain as on a real market, and an oracle's Sharpe ratio is what the edge makes of it on average.
 
+With a `memory`, volatility tells nothing of its own regime: each stretch of `regime_bars` is half calm and half
+volatile, and which comes first tells the regime of a stretch that begins `memory` bars after its end. Where that is
+more than any feature looks back, no bar's features tell the regime, but for what its drift has done already.
+
 With ``edge=0`` the simple returns of bodies and gaps are a martingale (each has the mean 0 given all before), nothing
 is re-centred, and the regimes remain as regimes of volatility. A `drift` is added to every bar of either market.
 """
@@ -162,6 +166,7 @@ def synthetic_market(
     drift: float = 0.0,
     volatility: float = 1.0,
     recentre: bool = True,
+    memory: int = 0,
     boundaries: Sequence[int] = (),
     start_price: float = 300.0,
     symbol: str = "SYN",
@@ -178,13 +183,13 @@ def synthetic_market(
         Log return of a bar, 0 .. 1e-3, by regime, and -1e-3 .. 1e-3, always.
     regime_bars
         Mean duration of a regime in bars, >= 1. A section shorter than two of them is split in two.
-    volatility, recentre
-        Multiple of QQQ's volatility, > 0; whether each regime's noise in each section has mean 0.
+    volatility, recentre, memory
+        Multiple of QQQ's volatility; whether a regime's noise in a section has mean 0; bars from what tells a regime.
     boundaries
         Bar indices, 0 .. n_bars, at which sections meet: the edges of **all** training segments and blocks.
         Without them a fold may be one-sided, and always-long then looks like skill.
     start_price, symbol, calendar, start
-        First open, name, exchange calendar and first date, see :func:`session_grid`.
+        First open, name, calendar and first date, see :func:`session_grid`.
 
     Returns
     -------
@@ -199,13 +204,13 @@ def synthetic_market(
         Unknown calendar, or bars beyond the years that it knows.
     """
     _check_arguments(n_bars, seed, edge, regime_bars, start_price=start_price, boundaries=boundaries)
-    _check_law(drift, volatility)
+    _check_law(drift, volatility, memory)
     timestamp = session_grid(n_bars, calendar=calendar, start=start)
     sessions, _ = assign_sessions(timestamp, calendar)
     edges = np.unique([0, n_bars, *boundaries]).astype(np.int64)
     regime_rng, noise_rng, shape_rng = map(np.random.default_rng, np.random.SeedSequence(int(seed)).spawn(3))
-    regime = _draw_regimes(edges, regime_bars, regime_rng)
-    noise = _draw_noise(timestamp, sessions, regime, volatility, noise_rng)
+    regime, calm = _states(edges, regime_bars, memory, regime_rng)
+    noise = _draw_noise(timestamp, sessions, calm, volatility, noise_rng)
     body, gap = _planted(noise, regime, edges, edge) if edge > 0 and recentre else _as_found(noise, regime, edge)
     body += drift
     prices = _draw_prices(start_price, noise, body, gap, shape_rng)
@@ -234,7 +239,9 @@ def _check_arguments(
         raise ConfigError(*mistakes)
 
 
-def _check_law(drift: float, volatility: float) -> None:
+def _check_law(drift: float, volatility: float, memory: int) -> None:
+    if not _is_whole(memory) or memory < 0:
+        raise ConfigError(f"memory: {memory!r}, allowed whole numbers >= 0 of bars")
     if not (abs(drift) <= MAX_EDGE and math.isfinite(volatility) and volatility > 0.0):
         raise ConfigError(
             f"drift: {drift!r}, volatility: {volatility!r}; allowed -{MAX_EDGE:g} .. {MAX_EDGE:g} a bar, and above 0"
@@ -243,6 +250,16 @@ def _check_law(drift: float, volatility: float) -> None:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _states(
+    edges: NDArray[np.int64], regime_bars: int, memory: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """Regimes int8[T], and which bars are calm, bool[T]."""
+    if memory:
+        return _remembered(int(edges[-1]), regime_bars, memory, rng)
+    regime = _draw_regimes(edges, regime_bars, rng)
+    return regime, regime == BULL
 
 
 def _draw_regimes(edges: NDArray[np.int64], regime_bars: int, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -263,17 +280,29 @@ def _section_regimes(length: int, regime_bars: int, rng: np.random.Generator) ->
     return np.repeat(signs.astype(np.int8), durations)
 
 
+def _remembered(
+    n: int, length: int, memory: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+    """Regimes int8[n] by independent draws, a stretch each, and whether each bar is calm, which tells a later one."""
+    bar = np.arange(n)
+    ahead = length + memory
+    drawn = rng.integers(0, 2, (n + ahead) // length + 2).astype(np.int8)
+    stretch = (bar + ahead) // length  # the stretch of `bar` draws for the one that begins `ahead` bars after it
+    first_half = (bar + ahead) % length < (length + 1) // 2
+    return drawn[bar // length], np.asarray(first_half == (drawn[stretch] == BULL))
+
+
 def _draw_noise(
     timestamp: NDArray[np.int64],
     sessions: Sessions,
-    regime: NDArray[np.int8],
+    calm: NDArray[np.bool_],
     scale: float,
     rng: np.random.Generator,
 ) -> _Noise:
     """Shocks, each a normal of a random scale: given the scale s its compensator is s^2 / 2 exactly."""
     n = timestamp.size
     shock, spread = _student(n, rng)
-    level = scale * np.where(regime == BULL, BULL_VOLATILITY, BEAR_VOLATILITY) * _cluster(shock, rng)
+    level = scale * np.where(calm, BULL_VOLATILITY, BEAR_VOLATILITY) * _cluster(shock, rng)
     volatility = level * _volatility_curve(_session_fraction(sessions))
     body_scale = volatility * spread
     gap_shock, gap_spread = _student(n, rng)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.market.feature_set import REFERENCE_VOLATILITY, max_lookback
+from sentio_rllib.market.feature_set import DEFAULT_SET, REFERENCE_VOLATILITY, FeatureSet, feature_set, set_of_size
 from sentio_rllib.market.features import compute_market_features, trailing_dollar_volume, volatility
 from sentio_rllib.market.ohlcv import Bars
 
@@ -70,7 +70,7 @@ class Tape:
         bool[T], whether an order finds somebody at the bar's open: it has volume, or no bar before it had any, as in
         files that tell none.
     features
-        float32[T, 14], columns as in :data:`sentio_rllib.market.features.MARKET_FEATURES`.
+        float32[T, F], columns as in :attr:`feature_set`.
     session
         int32[T], ordinal of the session, ascending from 0.
     minute, minutes_left
@@ -126,6 +126,11 @@ class Tape:
         return digest.hexdigest()
 
     @property
+    def feature_set(self) -> FeatureSet:
+        """The set that its features are of."""
+        return set_of_size(self.features.shape[1])
+
+    @property
     def always_fillable(self) -> bool:
         """Whether every bar is fillable."""
         return bool(self.fillable.all())
@@ -178,13 +183,15 @@ class Tape:
         return TapeTensors(**values)
 
 
-def build_tape(bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY) -> Tape:
+def build_tape(bars: Bars, features: str = DEFAULT_SET, *, reference_volatility: float = REFERENCE_VOLATILITY) -> Tape:
     """Compute features and trailing quantities of the bars.
 
     Parameters
     ----------
     bars
         T validated bars.
+    features
+        Name of the set of market features.
     reference_volatility
         As in :func:`sentio_rllib.market.features.compute_market_features`; no value estimated on the
         bars themselves, which would look ahead.
@@ -192,9 +199,9 @@ def build_tape(bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY
     Raises
     ------
     ConfigError
-        Where `reference_volatility` is not positive and finite.
+        Where `reference_volatility` is not positive and finite, or the set is unknown.
     """
-    sessions = bars.sessions
+    sessions, chosen = bars.sessions, feature_set(features)
     return Tape(
         timestamp=bars.timestamp,
         open=bars.open,
@@ -202,13 +209,13 @@ def build_tape(bars: Bars, *, reference_volatility: float = REFERENCE_VOLATILITY
         volatility=volatility(bars.close),
         dollar_volume=trailing_dollar_volume(bars),
         fillable=(bars.volume > 0.0) | (np.cumsum(bars.volume > 0.0) == 0),
-        features=compute_market_features(bars, reference_volatility=reference_volatility),
+        features=compute_market_features(bars, chosen, reference_volatility=reference_volatility),
         session=sessions.session,
         minute=sessions.minute,
         minutes_left=(sessions.length - 1 - sessions.minute).astype(np.int32),
         session_last=sessions.last,
         cuts=sessions.cuts,
-        warmup=max_lookback(int(sessions.length.max())),
+        warmup=chosen.lookback(int(sessions.length.max())),
         sessions_per_year=sessions.sessions_per_year,
         session_labels=sessions.labels,
     )

@@ -11,14 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from sentio_rllib.market.feature_set import MARKET_FEATURES, PORTFOLIO_FEATURES, REGIME_FEATURES
+from sentio_rllib.market.feature_set import CLASSIC, PORTFOLIO_FEATURES, REGIME_FEATURES
 from sentio_rllib.policy.encoders import Line, TapeTransformer, pack
 from sentio_rllib.policy.heads import CategoricalHead, RegimeGatedHead, full_precision
 from sentio_rllib.policy.layers import StackedDropout, StackedLinear, StackedMLP
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.seeding import Member
 
-N_MARKET = len(MARKET_FEATURES)
 N_PORTFOLIO = len(PORTFOLIO_FEATURES)
 
 
@@ -50,7 +49,7 @@ class ActorCritic(nn.Module):
         self.members = list(members)
         self.policy_encoder = self._encoder("policy")
         self.value_encoder = None if spec.shared else self._encoder("value")
-        width = N_MARKET + N_PORTFOLIO
+        width = spec.market_features + N_PORTFOLIO
         if self.policy_encoder is not None:
             width += self.policy_encoder.out_features
         self.policy_trunk = self._trunk("policy", width)
@@ -70,8 +69,7 @@ class ActorCritic(nn.Module):
             self.policy_head = CategoricalHead(self.members, features, hold_bias=spec.hold_bias)
         values = spec.quantiles if spec.critic == "quantile" else 1
         self.value_head = StackedLinear(self.members, features, values, gain=1.0, name="value.head")
-        names = [feature.name for feature in MARKET_FEATURES]
-        self.regime_columns = [names.index(name) for name in REGIME_FEATURES]
+        self.regime_columns = [CLASSIC.names.index(name) for name in REGIME_FEATURES]
 
     def _encoder(self, name: str) -> TapeTransformer | None:
         spec = self.spec
@@ -79,13 +77,14 @@ class ActorCritic(nn.Module):
             return None
         return TapeTransformer(
             self.members,
-            spec.patch * N_MARKET,
+            spec.patch * spec.market_features,
             d_model=spec.d_model,
             heads=spec.heads,
             layers=spec.layers,
             band=spec.band,
             dropout=spec.dropout,
             gated=spec.gated_residual,
+            neck=spec.neck,
             name=f"{name}.encoder",
         )
 
@@ -106,7 +105,7 @@ class ActorCritic(nn.Module):
         Parameters
         ----------
         market
-            Float ``[rows, M, 14]``, the market features at the decision.
+            Float ``[rows, M, F]``, the market features at the decision.
         line
             The decisions on their lines; None without a transformer.
         """
@@ -166,13 +165,20 @@ class ActorCritic(nn.Module):
             return output, self._value_head(embedding)
         return output, self.quantiles(self.value_context(market, line), portfolio)
 
-    def begin_iteration(self, iteration: int) -> None:
-        """Start the dropout streams of training iteration `iteration`."""
+    def begin_iteration(self, iteration: int, environments: int = 1) -> None:
+        """Draw the dropout masks of training iteration `iteration`, one for each environment."""
         for layer in self._dropouts():
-            layer.begin_iteration(iteration)
+            layer.begin_iteration(iteration, environments)
 
-    def _dropouts(self) -> Iterator[StackedDropout]:
-        return (layer for layer in self.modules() if isinstance(layer, StackedDropout))
+    def of_environments(self, environments: torch.Tensor) -> None:
+        """Say which environment each row of the next passes is of, int64[rows]; only dropout asks."""
+        for trunk in filter(None, (self.policy_trunk, self.value_trunk)):
+            for layer in self._dropouts(trunk):
+                layer.rows = environments
+
+    def _dropouts(self, part: nn.Module | None = None) -> Iterator[StackedDropout]:
+        within = self if part is None else part
+        return (layer for layer in within.modules() if isinstance(layer, StackedDropout))
 
     def _policy_head(self, embedding: torch.Tensor, inputs: torch.Tensor, action_mask: torch.Tensor) -> PolicyOutput:
         regime = inputs[..., self.regime_columns] if isinstance(self.policy_head, RegimeGatedHead) else inputs
@@ -196,7 +202,7 @@ class TapeReader:
     Parameters
     ----------
     features
-        Float ``[T, 14]``, the tape's, in the networks' dtype.
+        Float ``[T, F]``, the tape's, in the networks' dtype.
     spec
         Shape of the networks.
     """
@@ -214,7 +220,7 @@ class TapeReader:
         self.windows = self.features.as_strided(windows, (width, 1)) if self.encodes else self.features
 
     def market(self, bars: torch.Tensor) -> torch.Tensor:
-        """Return the features ``[..., 14]`` at `bars` (int64)."""
+        """Return the features ``[..., F]`` at `bars` (int64)."""
         return self.features.index_select(0, bars.flatten()).view(*bars.shape, -1)
 
     def line(self, bars: torch.Tensor) -> Line | None:

@@ -219,6 +219,9 @@ class TapeTransformer(nn.Module):
         Share of each layer's output dropped in training.
     gated
         Join residuals by :class:`GatedResidual` instead of a sum.
+    neck
+        Numbers between -1 and 1 that are handed on, all 0 at first, so that networks begin as those without an
+        encoder; 0: all of the last layer's, normalised.
     name
         Names the streams of initial weights.
     """
@@ -234,6 +237,7 @@ class TapeTransformer(nn.Module):
         band: int,
         dropout: float,
         gated: bool,
+        neck: int,
         name: str,
     ) -> None:
         super().__init__()
@@ -242,7 +246,8 @@ class TapeTransformer(nn.Module):
             TransformerLayer(members, d_model, heads, band, dropout=dropout, gated=gated, name=f"{name}.{index}")
             for index in range(layers)
         )
-        self.out_features = d_model
+        self.neck = StackedLinear(members, d_model, neck, gain=0.0, name=f"{name}.neck") if neck else None
+        self.out_features = neck or d_model
 
     def forward(self, line: Line) -> torch.Tensor:
         """Return the decisions' embeddings, float ``[M, rows, d]``."""
@@ -250,4 +255,8 @@ class TapeTransformer(nn.Module):
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
             tokens = layer(tokens, line.positions if index == last else None)
-        return norm(tokens)
+        return self.embedding(tokens)
+
+    def embedding(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Return what is handed on of the last layer's tokens, float ``[M, rows, d]``."""
+        return norm(tokens) if self.neck is None else torch.tanh(self.neck(norm(tokens)))

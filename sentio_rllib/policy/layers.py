@@ -55,9 +55,12 @@ class StackedLinear(nn.Module):
 
 
 class StackedDropout(nn.Module):
-    """Dropout whose masks come from one stream per member and pass, so that stacking changes no member's masks.
+    """Dropout whose masks stay the same over an iteration, so that rollouts and updates know one policy.
 
-    Rows that only pad a member to the length of others come last, and so change no mask either.
+    Masks that are drawn anew in each pass would let the ratio of new to old probabilities differ from 1 before anything
+    was learned (Hausknecht and Wagener, Consistent dropout for policy gradient reinforcement learning, 2022). There is
+    one for each environment, from one stream per member, so that stacking changes no member's masks; where rows are
+    not told apart by environments, as the tokens of a line, all have the first.
     """
 
     def __init__(self, members: Sequence[Member], probability: float, *, name: str) -> None:
@@ -67,20 +70,27 @@ class StackedDropout(nn.Module):
         self.name = name
         self.begin_iteration(0)
 
-    def begin_iteration(self, iteration: int) -> None:
-        """Start the streams of training iteration `iteration`, so that a resumed run draws the same masks."""
-        self.iteration, self.passes = iteration, 0
+    def begin_iteration(self, iteration: int, environments: int = 1) -> None:
+        """Draw the masks of training iteration `iteration`, the same in every process."""
+        self.iteration, self.environments = iteration, environments
+        self.rows: torch.Tensor | None = None
+        self._masks: torch.Tensor | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Zero a share of float ``[M, rows, features]`` in training mode and scale up the rest."""
         if not self.training:
             return inputs
-        key = (self.name, self.iteration, self.passes)
-        self.passes += 1
-        generators = [stream("dropout", seed, fold, *key) for seed, fold in self.members]
-        draws = torch.stack([torch.rand(inputs.shape[1:], generator=each) for each in generators])
-        keep = (draws >= self.probability).to(inputs)
-        return inputs * keep / (1.0 - self.probability)
+        if self._masks is None:
+            self._masks = self._drawn(inputs.shape[-1]).to(inputs)
+        if self.rows is None:
+            return inputs * self._masks[:, :1]
+        return inputs * self._masks.index_select(1, self.rows)
+
+    def _drawn(self, features: int) -> torch.Tensor:
+        """Masks ``[M, environments, features]``: 0, or what scales the rest up."""
+        generators = [stream("dropout", seed, fold, self.name, self.iteration) for seed, fold in self.members]
+        draws = torch.stack([torch.rand(self.environments, features, generator=each) for each in generators])
+        return (draws >= self.probability) / (1.0 - self.probability)
 
 
 class StackedMLP(nn.Module):

@@ -16,7 +16,7 @@ from ray.rllib.core.rl_module.apis.value_function_api import ValueFunctionAPI
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 
-from sentio_rllib.policy.actor_critic import N_MARKET, ActorCritic
+from sentio_rllib.policy.actor_critic import ActorCritic
 from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.seeding import Member
@@ -75,11 +75,11 @@ class SentioRLModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]  # 
                 mask, flat = observation["action_mask"], observation["observations"]
             else:
                 mask, flat = observation.new_ones(len(observation), 3), observation
-            market, portfolio = flat[:, :N_MARKET], flat[:, N_MARKET:]
+            market, portfolio = flat.tensor_split([self.stack.spec.market_features], 1)
         return _Columns(market.unsqueeze(1), line, portfolio.unsqueeze(1), mask.bool().unsqueeze(1), stacked=False)
 
     def _window_line(self, windows: torch.Tensor) -> Line | None:
-        """Return windows ``[rows, bars, 14]`` behind one another on one line; None without a transformer."""
+        """Return windows ``[rows, bars, F]`` behind one another on one line; None without a transformer."""
         spec = self.stack.spec
         if spec.encoder == "mlp":
             return None
@@ -113,7 +113,7 @@ def rl_module_spec(
     """
     return RLModuleSpec(
         module_class=SentioRLModule,
-        observation_space=observation_space(spec.variant, spec.receptive_field),
+        observation_space=observation_space(spec.variant, spec.receptive_field, spec.features),
         action_space=action_space(),
         model_config={"spec": spec, "members": [tuple(member) for member in members], "dtype": dtype},
     )

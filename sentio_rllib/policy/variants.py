@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from sentio_rllib.market.feature_set import DEFAULT_SET, feature_set
+
 VariantName = Literal["standard", "maskable", "enhanced-maskable"]
 Encoder = Literal["mlp", "transformer"]
 Head = Literal["categorical", "gated"]
@@ -40,7 +42,8 @@ class PolicySpec:
     encoder: Encoder | None = None
     head: Head | None = None
     critic: Critic | None = None
-    hidden: tuple[int, ...] = (256, 256, 128)
+    features: str = DEFAULT_SET
+    hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     dropout: float = 0.0
     shared: bool = False
@@ -54,6 +57,7 @@ class PolicySpec:
     layers: int = 2
     band: int = 32
     gated_residual: bool = False
+    neck: int = 4
 
     def __post_init__(self) -> None:
         variant = VARIANTS.get(self.variant)
@@ -64,6 +68,11 @@ class PolicySpec:
                 object.__setattr__(self, part, getattr(variant, part))
         if self.encoder == "transformer" and self.variant != "enhanced-maskable":
             raise ValueError(f"a transformer reads windows, which {self.variant} does not show; use enhanced-maskable")
+
+    @property
+    def market_features(self) -> int:
+        """Market features of a bar."""
+        return len(feature_set(self.features))
 
     @property
     def receptive_patches(self) -> int:

@@ -34,11 +34,11 @@ from sentio_rllib.policy.actor_critic import ActorCritic
 from sentio_rllib.policy.checkpoint import load_model, save_model, verify_manifest, write_manifest
 from sentio_rllib.policy.heads import gate_collapsed
 from sentio_rllib.policy.rl_module import rl_module_spec
+from sentio_rllib.ppo.columns import Rollout
 from sentio_rllib.ppo.convergence import Convergence, Plateau
 from sentio_rllib.ppo.env_runner import SentioEnvRunner, TapeHandle
 from sentio_rllib.ppo.learner import PLATEAU_FACTOR, SentioLearner
 from sentio_rllib.ppo.precision import compute_dtype, resolve_precision
-from sentio_rllib.ppo.rollout import Rollout
 from sentio_rllib.ppo.scoring import Scorer, Scores
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.seeding import stream_seed
@@ -72,7 +72,7 @@ class SentioPPOConfig(PPOConfig):  # type: ignore[misc]  # RLlib ships no types
         precision = resolve_precision(ppo.precision, torch.device("cpu"), settings.policy.hidden)
         self.rl_module(rl_module_spec=rl_module_spec(settings.policy, settings.members, compute_dtype(precision)))
         spec = settings.policy
-        space = observation_space(spec.variant, spec.receptive_field)
+        space = observation_space(spec.variant, spec.receptive_field, spec.features)
         self.environment(observation_space=space, action_space=action_space())
         self.training(
             lr=ppo.learning_rate,
@@ -198,14 +198,14 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
 
     def step(self) -> dict[str, Any]:
         """Train for ``evaluate_every`` env steps, evaluate, and report flat figures beside RLlib's own."""
-        started = time.perf_counter()
+        started, before = time.perf_counter(), self.env_steps
         try:
             results: dict[str, Any] = super().step()
             trained = time.perf_counter()
             figures = self.assess()
         except NonFiniteError as error:
             return self._failed(str(error))
-        figures["env_steps_per_s"] = self.settings.evaluate_every / (trained - started)
+        figures["env_steps_per_s"] = (self.env_steps - before) / (trained - started)
         figures["train_seconds"] = trained - started
         figures["evaluate_seconds"] = time.perf_counter() - trained
         results |= figures
@@ -221,8 +221,8 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         """
         figures = self._evaluate()
         if self.settings.ppo.schedule == "plateau":
-            self.plateau.update(self.env_steps, figures["rung_score"])
-        reason = self._stop_reason(figures["rung_score"])
+            self.plateau.update(self.env_steps, figures["cv_score"], figures["sampled_score"])
+        reason = self._stop_reason(figures["cv_score"], figures["sampled_score"])
         return figures if reason is None else figures | {"done": True, "stop_reason": reason}
 
     def _evaluate(self) -> dict[str, Any]:
@@ -235,6 +235,8 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         return {
             "cv_score": scores.cv_score,
             "rung_score": scores.rung_score,
+            "sampled_score": scores.sampled_score,
+            "train_score": scores.train_score,
             "best_cv_score": self.best["cv_score"] if self.best else scores.cv_score,
             "env_steps": self.env_steps,
             "member_steps": self.env_steps * len(self.settings.members),
@@ -242,11 +244,18 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             **{f"fold_{fold}_score": float(np.median(each)) for fold, each in enumerate(scores.fold_scores)},
             "reward_mean": figures["reward"],
             "entropy": figures["entropy"],
+            **self._updates(),
             "trades_per_decision": figures["trades"],
             **{key: figures[key] for key in ("value_cvar", "gate_entropy", "gate_information") if key in figures},
             **self._collapsed_gates(),
             "stop_reason": None,
         }
+
+    def _updates(self) -> dict[str, float]:
+        """How far the last update moved the policy; nothing before the first, nor of a learner elsewhere."""
+        learner = self.learner_group._learner
+        told = {} if learner is None else learner.last_update
+        return {key: told[key] for key in ("approximate_kl", "clip_fraction") if key in told}
 
     def _collapsed_gates(self) -> dict[str, int]:
         usage = self.rollout_figures.get("gate_usage")
@@ -257,6 +266,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         self.best = {
             "cv_score": scores.cv_score,
             "rung_score": scores.rung_score,
+            "train_score": scores.train_score,
             "fold_scores": scores.fold_scores.tolist(),
             "env_steps": self.env_steps,
             "halvings": list(self.plateau.halvings),
@@ -282,10 +292,10 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         stack: ActorCritic = learner.stack if learner is not None else self.env_runner.module.stack
         return stack
 
-    def _stop_reason(self, rung_score: float) -> str | None:
+    def _stop_reason(self, *scores: float) -> str | None:
         if self.env_steps >= self.settings.env_steps:
             return "budget"
-        return "converged" if self.convergence.update(self.env_steps, rung_score) else None
+        return "converged" if self.convergence.update(self.env_steps, *scores) else None
 
     def _failed(self, message: str) -> dict[str, Any]:
         return {

@@ -21,24 +21,27 @@ class Convergence:
 
     def __init__(self, grace_steps: int, patience: int, min_delta: float) -> None:
         self.grace_steps, self.patience, self.min_delta = grace_steps, patience, min_delta
-        self.best = -math.inf
+        self.best: list[float] = []
         self.waited = 0
 
-    def update(self, env_steps: int, rung_score: float) -> bool:
-        """Take in one evaluation; True once the trial has converged."""
-        if rung_score > self.best + self.min_delta:
-            self.best, self.waited = rung_score, 0
+    def update(self, env_steps: int, *scores: float) -> bool:
+        """Take in one evaluation, of the greedy and of the sampled policy; True once the trial has converged."""
+        self.best = [*self.best, *[-math.inf] * (len(scores) - len(self.best))]
+        risen = [score > best + self.min_delta for score, best in zip(scores, self.best, strict=True)]
+        self.best = [score if up else best for score, best, up in zip(scores, self.best, risen, strict=True)]
+        if any(risen):
+            self.waited = 0
         elif env_steps >= self.grace_steps:
             self.waited += 1
         return 0 < self.patience <= self.waited
 
-    def get_state(self) -> dict[str, float]:
+    def get_state(self) -> dict[str, Any]:
         """Return what :meth:`set_state` needs."""
-        return {"best": self.best, "waited": self.waited}
+        return {"best": list(self.best), "waited": self.waited}
 
-    def set_state(self, state: dict[str, float]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.best, self.waited = state["best"], int(state["waited"])
+        self.best, self.waited = list(state["best"]), int(state["waited"])
 
 
 class Plateau:
@@ -67,9 +70,9 @@ class Plateau:
         """The share, 0.5 for each halving."""
         return float(0.5 ** len(self.halvings))
 
-    def update(self, env_steps: int, rung_score: float) -> None:
+    def update(self, env_steps: int, *scores: float) -> None:
         """Take in one evaluation."""
-        if self._score.update(env_steps, rung_score):
+        if self._score.update(env_steps, *scores):
             self.halvings.append(env_steps)
             self._score.waited = 0
 

@@ -14,8 +14,9 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED
 
 from sentio_rllib.market.tape import Tape, TapeTensors
 from sentio_rllib.policy.rl_module import SentioRLModule, rl_module_spec
+from sentio_rllib.ppo.columns import Rollout
 from sentio_rllib.ppo.precision import compute_dtype, resolve_precision
-from sentio_rllib.ppo.rollout import Rollout, RolloutSampler
+from sentio_rllib.ppo.rollout import RolloutSampler
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.trading.environment import action_space, observation_space
 
@@ -92,7 +93,7 @@ class SentioEnvRunner(EnvRunner, Checkpointable):  # type: ignore[misc]  # RLlib
     def get_spaces(self) -> dict[str, Any]:
         """Return the observation and action spaces of the variant."""
         spec = self.config.settings.policy
-        spaces = (observation_space(spec.variant, spec.receptive_field), action_space())
+        spaces = (observation_space(spec.variant, spec.receptive_field, spec.features), action_space())
         return {INPUT_ENV_SPACES: spaces, DEFAULT_MODULE_ID: spaces}
 
     def assert_healthy(self) -> None:

@@ -55,6 +55,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         dtype = next(self.stack.parameters()).dtype
         self.reader = TapeReader(self.config.tape.tensors(self._device).features.to(dtype), settings.policy)
         self._losses: list[PPOLoss] = []
+        self.last_update: dict[str, float] = {}
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
         """Adam (Kingma & Ba 2015) with epsilon 1e-5; elementwise, so members do not meet in it."""
@@ -83,7 +84,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         """
         columns = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: value.to(self._device) for key, value in columns.items()}
-        self.stack.begin_iteration(iteration)
+        self.stack.begin_iteration(iteration, self.settings.ppo.environments)
         self.stack.train()
         rows, chunk = len(columns["bar"]), self.settings.chunk
         size = min(self.settings.ppo.minibatch_rows, rows)
@@ -98,6 +99,8 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
 
     def _minibatch(self, columns: dict[str, torch.Tensor], rows: torch.Tensor) -> MultiAgentBatch:
         taken = {key: column.index_select(0, rows) for key, column in columns.items()}
+        if self.settings.policy.dropout > 0.0:
+            self.stack.of_environments(rows % self.settings.ppo.environments)
         batch: dict[str, Any] = {key: taken[key] for key in _LOSS_COLUMNS}
         batch[Columns.OBS] = {
             "market": self.reader.market(taken["bar"]),
@@ -163,6 +166,7 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
         del timesteps
         for name in PPOLoss._fields:
             mean = torch.stack([getattr(loss, name) for loss in self._losses]).mean().item()
+            self.last_update[name] = mean
             key = f"{name}_loss" if name in {"policy", "value", "total"} else name
             self.metrics.log_value((DEFAULT_MODULE_ID, key), mean, window=1)
         self.metrics.log_value((DEFAULT_MODULE_ID, "learning_rate"), self.learning_rate, window=1)

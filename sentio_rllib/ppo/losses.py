@@ -56,7 +56,9 @@ def ppo_loss(
         Gate weights ``[rows, M, R]``, or None.
     actions
         Int64 ``[rows, M]``.
-    old_log_prob, advantages, value_targets
+    old_log_prob, advantages
+        Float ``[rows, M]``, of `actions`; or ``[rows, M, 3]``, of all actions, whose expectation is taken then.
+    value_targets
         Float ``[rows, M]``.
     clip, value_weight, entropy_weight, load_balance
         Clipping range of the probability ratio and the weights of the terms, all >= 0.
@@ -75,20 +77,43 @@ def ppo_loss(
     if logits.ndim != 3:
         raise ValueError(f"logits must be [rows, M, 3], got shape {tuple(logits.shape)}")
     log_probs = torch.log_softmax(logits, -1)
-    log_prob = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    log_ratio = log_prob - old_log_prob
-    ratio = log_ratio.exp()
-    surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1.0 - clip, 1.0 + clip))
-    policy_loss = -surrogate.mean(0)
+    terms = _sampled_terms if advantages.ndim < logits.ndim else _all_action_terms
+    policy_loss, clip_fraction, approximate_kl = terms(log_probs, actions, old_log_prob, advantages, clip)
     value_loss = _value_loss(quantiles, value_targets, huber)
     entropy = -(log_probs.exp() * log_probs).sum(-1).mean(0)
     total = policy_loss + value_weight * value_loss - entropy_weight * entropy
     if gate is not None and load_balance > 0.0:
         total = total + load_balance * load_balance_loss(gate)
+    return PPOLoss(total, policy_loss, value_loss, entropy, clip_fraction, approximate_kl)
+
+
+def _sampled_terms(
+    log_probs: torch.Tensor, actions: torch.Tensor, old_log_prob: torch.Tensor, advantages: torch.Tensor, clip: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Clipped surrogate of the actions taken, with its sign turned; share that is clipped; divergence; ``[M]`` each."""
+    log_ratio = log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - old_log_prob
+    ratio = log_ratio.exp()
+    surrogate = torch.minimum(advantages * ratio, advantages * ratio.clamp(1.0 - clip, 1.0 + clip))
     with torch.no_grad():
         clip_fraction = ((ratio - 1.0).abs() > clip).to(ratio.dtype).mean(0)
         approximate_kl = (ratio - 1.0 - log_ratio).mean(0)  # Schulman's k3 estimator
-    return PPOLoss(total, policy_loss, value_loss, entropy, clip_fraction, approximate_kl)
+    return -surrogate.mean(0), clip_fraction, approximate_kl
+
+
+def _all_action_terms(
+    log_probs: torch.Tensor, _: torch.Tensor, old_log_prob: torch.Tensor, advantages: torch.Tensor, clip: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same in expectation over all actions under the old policy, `old_log_prob` and `advantages` ``[rows, M, 3]``.
+
+    Where the old policy never does something, nothing is learned of it, as no sample would be.
+    """
+    new, old = log_probs.exp(), old_log_prob.exp()
+    bounded = torch.minimum(torch.maximum(new, (1.0 - clip) * old), (1.0 + clip) * old)
+    surrogate = torch.minimum(advantages * new, advantages * bounded).sum(-1)
+    with torch.no_grad():
+        clip_fraction = (old * ((new - old).abs() > clip * old)).sum(-1).mean(0)
+        divergence = (old * (old_log_prob - log_probs)).masked_fill(old == 0.0, 0.0)
+    return -surrogate.mean(0), clip_fraction, divergence.sum(-1).mean(0)
 
 
 def _value_loss(quantiles: torch.Tensor, targets: torch.Tensor, huber: float) -> torch.Tensor:

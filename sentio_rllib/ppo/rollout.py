@@ -3,23 +3,24 @@
 Environment e of member m is row ``e * M + m`` of the simulator; columns are ``[T, environments, M, ...]``.
 Rows store the bar index, not the features; the learner gathers features per minibatch. Knows no Ray.
 
-A rollout's bars are known before it is stepped: they are encoded in one pass (`_Lookahead`), and an environment that a
-drawdown stop takes elsewhere is planned again. Values are computed in one pass after stepping, so stepping runs the
+A rollout's bars are known before it is stepped: they are encoded in one pass (`lookahead.py`), and an environment that
+a drawdown stop takes elsewhere is planned again. Values are computed in one pass after stepping, so stepping runs the
 policy trunk alone. First episodes are cut at random lengths, so that environments do not end together for ever after.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 
-from sentio_rllib.errors import SplitError
 from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.encoders import Line
-from sentio_rllib.policy.heads import conditional_value_at_risk, gate_figures
+from sentio_rllib.policy.heads import N_ACTIONS, conditional_value_at_risk, gate_figures
+from sentio_rllib.ppo.branches import Branches, Step
+from sentio_rllib.ppo.columns import Finals, Rollout
+from sentio_rllib.ppo.counterfactual import counterfactual_values, scale_per_member
 from sentio_rllib.ppo.gae import (
     RewardScale,
     generalized_advantages,
@@ -27,122 +28,12 @@ from sentio_rllib.ppo.gae import (
     subtract_path_group_mean,
     tail_advantages,
 )
+from sentio_rllib.ppo.lookahead import Lookahead
 from sentio_rllib.ppo.precision import autocast, compute_dtype, resolve_precision
 from sentio_rllib.ppo.settings import TrialSettings
+from sentio_rllib.ppo.starts import StartSampler
 from sentio_rllib.seeding import stream
-from sentio_rllib.trading.simulator import Simulator, StepResult
-from sentio_rllib.validation.splits import Range
-
-
-class StartSampler:
-    """Uniform random episode starts inside each member's training segments.
-
-    An episode holds ``span // interval`` whole decision intervals and never leaves its segment.
-
-    Parameters
-    ----------
-    segments
-        Training segments of each member.
-    episode_bars
-        Bars of an episode; `interval` bars lie between two decisions.
-
-    Raises
-    ------
-    SplitError
-        If a member has no segment that holds an episode.
-    """
-
-    def __init__(self, segments: Sequence[Sequence[Range]], episode_bars: int, interval: int) -> None:
-        self.decisions = max(1, episode_bars // interval)
-        self.interval = interval
-        needed = self.decisions * interval + 2
-        width = max(len(each) for each in segments)
-        self.first = torch.zeros(len(segments), width, dtype=torch.int64)
-        counts = torch.zeros(len(segments), width, dtype=torch.int64)
-        for member, ranges in enumerate(segments):
-            for column, segment in enumerate(ranges):
-                self.first[member, column] = segment.start
-                counts[member, column] = max(0, segment.stop - segment.start - needed + 1)
-        if bool((counts.sum(1) == 0).any()):
-            longest = max(each.stop - each.start for ranges in segments for each in ranges)
-            raise SplitError(
-                f"no training segment holds an episode of {episode_bars} bars: {needed} bars are needed, the "
-                f"longest segment has {longest}; lower trading.episode_length or use more bars"
-            )
-        self.ends = counts.cumsum(1)
-        self.counts = counts
-
-    def starts(self, uniform: torch.Tensor) -> torch.Tensor:
-        """Map draws ``[..., M]`` from [0, 1) to first decision bars, int64 of that shape."""
-        total = self.ends[:, -1]
-        position = (uniform * total).long().clamp(max=total - 1)
-        flat = position.reshape(-1, len(total)).T.contiguous()
-        segment = torch.searchsorted(self.ends, flat, right=True)
-        offset = flat - (self.ends.gather(1, segment) - self.counts.gather(1, segment))
-        return (self.first.gather(1, segment) + offset).T.reshape(position.shape)
-
-    def stops(self, starts: torch.Tensor, decisions: int | torch.Tensor | None = None) -> torch.Tensor:
-        """Return the exclusive last bar that lets an episode from `starts` make `decisions` (default: all)."""
-        return starts + (self.decisions if decisions is None else decisions) * self.interval + 2
-
-
-@dataclass
-class Rollout:
-    """What one rollout yields: columns of ``T * environments`` rows, and figures per member.
-
-    Attributes
-    ----------
-    columns
-        ``bar`` int64 [rows, M]; ``portfolio`` [rows, M, 6]; ``action_mask`` bool [rows, M, 3];
-        ``actions`` int64 [rows, M]; ``log_prob``, ``advantages``, ``value_targets`` [rows, M].
-    figures
-        ``[M]`` each: ``reward`` (mean, 1 is the target pace), ``log_return`` (per decision), ``trades`` (per
-        decision), ``invalid`` and ``entropy`` (means), ``drawdown_stops`` and ``episodes`` that ended (counts); with a
-        quantile critic ``value_cvar`` (mean of the predicted 5% conditional value at risk of the discounted reward);
-        with a gated head those of :func:`~sentio_rllib.policy.heads.gate_figures`.
-    """
-
-    columns: dict[str, torch.Tensor]
-    figures: dict[str, torch.Tensor]
-
-
-class _Lookahead:
-    """Contexts of the decisions to come, encoded before they are made.
-
-    The tape, the weights and the next starts are known, so are the bars of every decision, but where a
-    drawdown stop starts an episode anew: such an environment is planned again from there.
-    """
-
-    def __init__(self, sampler: RolloutSampler, new_starts: torch.Tensor, new_stops: torch.Tensor) -> None:
-        self.reader, self.simulator = sampler.reader, sampler.simulator
-        self.context_of = sampler.network.policy_context
-        self.steps, self.shape = len(new_starts), sampler.shape
-        self.interval = sampler.settings.rules.decision_interval
-        self.new_starts = new_starts.view(self.steps, *self.shape)
-        self.new_lasts = new_stops.view(self.steps, *self.shape) - (self.interval + 2)
-        environments = torch.arange(self.shape[0], device=new_starts.device)
-        self.bars = new_starts.new_empty(self.shape[0], self.steps, self.shape[1])
-        self.contexts = self._plan(0, environments)
-
-    def context(self, step: int, bar: torch.Tensor) -> torch.Tensor:
-        """Return the contexts ``[environments, M, C]`` of the decisions at `bar` (int64 ``[environments, M]``)."""
-        elsewhere = (self.bars[:, step] != bar).any(1).nonzero().squeeze(1)
-        if len(elsewhere):
-            self.contexts[elsewhere, step:] = self._plan(step, elsewhere)
-        return self.contexts[:, step]
-
-    def _plan(self, first: int, environments: torch.Tensor) -> torch.Tensor:
-        """Contexts ``[environments, steps - first, M, C]`` if no drawdown stop comes."""
-        bar = self.simulator.bar.view(self.shape)[environments]
-        last = self.simulator.last_decision.view(self.shape)[environments]
-        for step in range(first, self.steps):
-            self.bars[environments, step] = bar
-            bar = bar + self.interval
-            ends = bar > last
-            bar = torch.where(ends, self.new_starts[step, environments], bar)
-            last = torch.where(ends, self.new_lasts[step, environments], last)
-        paths = self.bars[environments, first:]
-        return self.reader.contexts(self.context_of, paths.flatten(0, 1)).view(*paths.shape, -1)
+from sentio_rllib.trading.simulator import Observation, Simulator, StepResult
 
 
 class RolloutSampler:
@@ -167,7 +58,13 @@ class RolloutSampler:
         self.dtype = compute_dtype(self.precision)
         self.reader = TapeReader(tape.features.to(self.dtype), settings.policy)
         self.shape = (ppo.environments, len(settings.members))
-        self.simulator = Simulator(tape, settings.rules, ppo.environments * len(settings.members), horizon=None)
+        self.n = ppo.environments * len(settings.members)
+        self.branches: Branches | None = None
+        if ppo.advantages == "counterfactual":
+            self.branches = Branches(tape, settings.rules, self.n, drawdowns=ppo.drawdown_weight > 0.0)
+            self.simulator, self.kept = self.branches.kept, self.branches.kept_accounts
+        else:
+            self.simulator, self.kept = Simulator(tape, settings.rules, self.n, horizon=None), 1
         self.start_sampler = StartSampler(
             [settings.folds[fold].train for _, fold in settings.members],
             settings.rules.episode_length,
@@ -195,8 +92,12 @@ class RolloutSampler:
         share = self._start_draws(-2, 1)[0]
         decisions = 1 + (share * self.start_sampler.decisions).long()
         self.stop = self.start_sampler.stops(starts, decisions).flatten().to(self.device)
-        everywhere = torch.ones(self.simulator.n, dtype=torch.bool, device=self.device)
-        self.simulator.reset(everywhere, starts.flatten().to(self.device), self.stop)
+        everywhere = torch.ones(self.n, dtype=torch.bool, device=self.device)
+        self._reset(everywhere, starts.flatten().to(self.device))
+
+    def _reset(self, paths: torch.Tensor, starts: torch.Tensor) -> None:
+        assert self.stop is not None
+        (self.branches or self.simulator).reset(paths, starts, self.stop)
 
     @torch.no_grad()
     def sample(self, iteration: int) -> Rollout:
@@ -211,52 +112,73 @@ class RolloutSampler:
         if self.stop is None:
             self._first_reset()
         assert self.stop is not None
-        steps, n = ppo.rollout_steps, self.simulator.n
+        steps = ppo.rollout_steps
         new_starts = self.start_sampler.starts(self._start_draws(iteration, steps)).flatten(1)
         new_stops = self.start_sampler.stops(new_starts).to(self.device)
         new_starts = new_starts.to(self.device)
         noise = self._draws("actions", iteration, steps, self.shape[0], 3)
         gumbel = -torch.log(-torch.log(noise)).to(self.device, self.dtype)
-        buffers = self._buffers(steps, n)
-        finals: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        buffers = self._buffers(steps)
+        finals: list[Finals] = []
         gates: list[torch.Tensor] = []
         observation = self.simulator.observe()
-        self.network.eval()
-        ahead = _Lookahead(self, new_starts, new_stops) if self.reader.encodes else None
+        self.network.begin_iteration(iteration, self.shape[0])
+        self.network.train(self.settings.policy.dropout > 0.0)
+        environments = torch.arange(self.shape[0], device=self.device)
+        self.network.of_environments(environments.repeat(self.kept))
+        ahead = None
+        if self.reader.encodes:
+            ahead = Lookahead(self.reader, self.network, self.simulator, self.shape, starts=new_starts, stops=new_stops)
         for step in range(steps):
-            bar = observation.bar.view(self.shape)
+            bar = observation.bar[: self.n].view(self.shape)
             context = self.reader.market(bar) if ahead is None else ahead.context(step, bar)
             portfolio = observation.portfolio.to(self.dtype)
             output = self.network.policy(
-                context, portfolio.view(*self.shape, -1), observation.mask.view(*self.shape, -1)
+                context.repeat(self.kept, 1, 1), self._rows(portfolio), self._rows(observation.mask)
             )
             if output.gate is not None:
-                gates.append(output.gate)
-            actions = (output.logits + gumbel[step]).argmax(-1)
-            buffers["bar"][step] = observation.bar
-            buffers["portfolio"][step] = portfolio
-            buffers["action_mask"][step] = observation.mask
-            buffers["actions"][step] = actions.reshape(-1)
-            buffers["logits"][step] = output.logits.reshape(n, -1)
-            drawdown = self._log_drawdown()
-            result = self.simulator.step(actions.reshape(-1))
-            after = self._log_drawdown()
-            if drawdown is not None and after is not None:
-                buffers["penalty"][step] = (after - drawdown).clamp_(min=0.0)
-            for key in ("reward", "log_return", "terminated", "traded", "invalid"):
-                buffers[key][step] = getattr(result, key)
-            buffers["truncated"][step] = result.truncated & ~result.terminated
+                gates.append(output.gate[: self.shape[0]])
+            actions = (output.logits[: self.shape[0]] + gumbel[step]).argmax(-1)
+            buffers["bar"][step] = bar
+            buffers["portfolio"][step] = portfolio.view(buffers["portfolio"][step].shape)
+            buffers["action_mask"][step] = observation.mask.view(buffers["action_mask"][step].shape)
+            buffers["actions"][step] = actions
+            buffers["logits"][step] = output.logits.view(buffers["logits"][step].shape)
+            result = self._step(buffers, step, actions.reshape(-1))
             observation = self.simulator.observe()
             done = result.terminated | result.truncated
             if bool(done.any()):
-                cut = buffers["truncated"][step]
-                finals.append((step, cut, observation.bar[cut], observation.portfolio[cut].to(self.dtype)))
-                self._restart(result, observation.bar, new_starts[step], new_stops[step])
+                cut = done if self.branches is not None else result.truncated & ~result.terminated
+                finals.append(self._finals(step, cut, observation))
+                self._restart(result, observation.bar[: self.n], new_starts[step], new_stops[step])
                 observation = self.simulator.observe()
-        return self._finish(buffers, finals, observation.bar, observation.portfolio.to(self.dtype), gates)
+        return self._finish(buffers, finals, observation, gates)
+
+    def _rows(self, values: torch.Tensor) -> torch.Tensor:
+        """View what accounts see, ``[kept * n, ...]``, as rows of the networks, ``[kept * environments, M, ...]``."""
+        return values.view(self.kept * self.shape[0], self.shape[1], -1)
+
+    def _step(self, buffers: dict[str, torch.Tensor], step: int, actions: torch.Tensor) -> StepResult | Step:
+        """Make one decision everywhere and write down what it brought."""
+        drawdown = self._log_drawdown()
+        result: StepResult | Step
+        if self.branches is None:
+            result = self.simulator.step(actions)
+        else:
+            result, tried = self.branches.step(actions)
+            for key, value in tried._asdict().items():
+                if value is not None:
+                    buffers[f"tried_{key}"][step] = value.view(buffers[f"tried_{key}"][step].shape)
+        after = self._log_drawdown()
+        if drawdown is not None and after is not None:
+            buffers["penalty"][step] = (after - drawdown).clamp_(min=0.0).view(self.shape)
+        for key in ("reward", "log_return", "terminated", "traded", "invalid"):
+            buffers[key][step] = getattr(result, key).view(self.shape)
+        buffers["truncated"][step] = (result.truncated & ~result.terminated).view(self.shape)
+        return result
 
     def _restart(
-        self, result: StepResult, bar: torch.Tensor, new_starts: torch.Tensor, new_stops: torch.Tensor
+        self, result: StepResult | Step, bar: torch.Tensor, new_starts: torch.Tensor, new_stops: torch.Tensor
     ) -> None:
         """Begin a new episode where one has ended; with path groups a drawdown stop stays on its path, in step."""
         assert self.stop is not None
@@ -266,92 +188,158 @@ class RolloutSampler:
             new_starts = torch.where(stay, bar, new_starts)
             new_stops = torch.where(stay, self.stop, new_stops)
         self.stop = torch.where(done, new_stops, self.stop)
-        self.simulator.reset(done, new_starts, self.stop)
+        self._reset(done, new_starts)
 
-    def _buffers(self, steps: int, n: int) -> dict[str, torch.Tensor]:
+    def _buffers(self, steps: int) -> dict[str, torch.Tensor]:
         def new(*shape: int, dtype: torch.dtype) -> torch.Tensor:
-            return torch.empty(steps, n, *shape, dtype=dtype, device=self.device)
+            return torch.empty(steps, *shape, dtype=dtype, device=self.device)
 
-        return {
-            "bar": new(dtype=torch.int64),
-            "portfolio": new(6, dtype=self.dtype),
-            "action_mask": new(3, dtype=torch.bool),
-            "actions": new(dtype=torch.int64),
-            "logits": new(3, dtype=self.dtype),
-            "reward": new(dtype=self.dtype),
-            "penalty": new(dtype=self.dtype),
-            "log_return": new(dtype=torch.float64),
-            "terminated": new(dtype=torch.bool),
-            "truncated": new(dtype=torch.bool),
-            "traded": new(dtype=torch.bool),
-            "invalid": new(dtype=torch.bool),
+        one, kept = self.shape, (self.kept, *self.shape)
+        buffers = {
+            "bar": new(*one, dtype=torch.int64),
+            "portfolio": new(*kept, 6, dtype=self.dtype),
+            "action_mask": new(*kept, N_ACTIONS, dtype=torch.bool),
+            "actions": new(*one, dtype=torch.int64),
+            "logits": new(*kept, N_ACTIONS, dtype=self.dtype),
+            "reward": new(*one, dtype=self.dtype),
+            "penalty": new(*one, dtype=self.dtype),
+            "log_return": new(*one, dtype=torch.float64),
+            "terminated": new(*one, dtype=torch.bool),
+            "truncated": new(*one, dtype=torch.bool),
+            "traded": new(*one, dtype=torch.bool),
+            "invalid": new(*one, dtype=torch.bool),
         }
+        if self.branches is not None:
+            buffers |= {
+                "tried_log_return": new(N_ACTIONS, *kept, dtype=torch.float64),
+                "tried_deeper": new(N_ACTIONS, *kept, dtype=torch.float64),
+                "tried_terminated": new(N_ACTIONS, *kept, dtype=torch.bool),
+                "tried_toward": new(self.kept - 1, N_ACTIONS, *kept, dtype=torch.float64),
+            }
+        return buffers
+
+    def _finals(self, step: int, cut: torch.Tensor, observation: Observation) -> Finals:
+        """What is seen last, before a new episode, where `cut` (bool[n]) by all accounts that are kept there."""
+        rows = cut.nonzero().squeeze(1)
+        rows = torch.cat([rows + account * self.n for account in range(self.kept)])
+        return Finals(
+            step * self.kept * self.n + rows, observation.bar[rows], observation.portfolio[rows].to(self.dtype)
+        )
 
     def _log_drawdown(self) -> torch.Tensor | None:
         """Log of the episodes' peaks over their equity, ``[n]``; None where it has no weight."""
         if self.settings.ppo.drawdown_weight == 0.0:
             return None
-        return torch.log(self.simulator.peak / self.simulator.equity)
+        return torch.log(self.simulator.peak[: self.n] / self.simulator.equity[: self.n])
 
     def _finish(
         self,
-        buffers: dict[str, torch.Tensor],
-        finals: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]],
-        last_bar: torch.Tensor,
-        last_portfolio: torch.Tensor,
+        columns: dict[str, torch.Tensor],
+        finals: list[Finals],
+        last: Observation,
         gates: list[torch.Tensor],
     ) -> Rollout:
-        """Values, advantages and figures of a filled set of buffers."""
-        ppo, rules = self.settings.ppo, self.settings.rules
-        columns = {key: value.view(ppo.rollout_steps, *self.shape, *value.shape[2:]) for key, value in buffers.items()}
-        rows = {key: columns[key].flatten(0, 1) for key in ("bar", "portfolio", "action_mask", "actions")}
-        bars = torch.cat([columns["bar"], last_bar.view(1, *self.shape)])
-        contexts = self._contexts(self.network.value_context, bars)
-        quantiles = self._quantiles(contexts[:-1].flatten(0, 1), rows["portfolio"])
-        logits = columns["logits"].flatten(0, 1)
-        if self.precision == "bfloat16":  # steps ran in float32; the update's ratios compare like with like
-            policy_contexts = self._contexts(self.network.policy_context, columns["bar"])
-            logits = self._logits(policy_contexts.flatten(0, 1), rows["portfolio"], rows["action_mask"])
-        values = quantiles.mean(-1).reshape(ppo.rollout_steps, *self.shape)
-        next_values = torch.empty(values.shape, dtype=values.dtype, device=self.device)
-        next_values[:-1] = values[1:]
-        next_values[-1] = self._quantiles(contexts[-1], last_portfolio.view(*self.shape, -1)).mean(-1)
-        self._bootstrap_truncated(next_values, finals)
-        terminated, truncated = columns["terminated"], columns["truncated"]
-        reward = columns["reward"]
-        if ppo.drawdown_weight > 0.0:
-            pace = rules.target_return_per_bar * rules.decision_interval
-            reward = reward - ppo.drawdown_weight / pace * columns["penalty"]
-        deviation = self.reward_scale.update(reward, terminated | truncated)
-        advantages = generalized_advantages(
-            reward / deviation,
-            values,
-            next_values,
-            terminated,
-            truncated,
-            gamma=ppo.gamma,
-            lambda_=ppo.lambda_,
-        )
-        targets = advantages + values
-        if ppo.cvar_weight > 0.0:
-            tail = tail_advantages(targets.flatten(0, 1), quantiles).view_as(advantages)
-            advantages = advantages + ppo.cvar_weight * tail
-        advantages = subtract_path_group_mean(advantages, ppo.path_group)
-        log_probs = torch.log_softmax(logits, -1)
-        figures = self._figures(columns, log_probs)
+        """Values, advantages and figures of filled columns, ``[T, environments, M, ...]``, [T, kept, ...] some."""
+        ppo = self.settings.ppo
+        final_logits = self._final_logits(columns)
+        self.network.eval()
+        quantiles, values, next_values = self._values(columns, finals, last)
+        log_probs = torch.log_softmax(final_logits, -1)
+        reward = columns["reward"] - self._drawdown_charge(columns["penalty"])
+        ended = columns["terminated"] | columns["truncated"]
+        deviation = self.reward_scale.update(reward, ended)
+        own = log_probs[:, 0].flatten(0, 1)
+        rows = {key: columns[key].flatten(0, 1) for key in ("bar", "actions")}
+        rows |= {key: columns[key][:, 0].flatten(0, 1) for key in ("portfolio", "action_mask")}
+        if self.branches is None:
+            advantages, targets = self._sampled(columns, reward / deviation, values, next_values)
+            if ppo.cvar_weight > 0.0:
+                advantages = advantages + ppo.cvar_weight * tail_advantages(targets, quantiles)
+            group = advantages.view(-1, *self.shape)
+            rows["log_prob"] = own.gather(-1, rows["actions"].unsqueeze(-1)).squeeze(-1)
+            rows["advantages"] = standardize_per_member(subtract_path_group_mean(group, ppo.path_group).flatten(0, 1))
+        else:
+            of_actions, targets = self._counterfactual(columns, log_probs, deviation, next_values)
+            advantages = of_actions - targets.unsqueeze(-1)
+            if ppo.cvar_weight > 0.0:
+                tails = [tail_advantages(each, quantiles) for each in of_actions.unbind(-1)]
+                advantages = advantages + ppo.cvar_weight * torch.stack(tails, -1)
+            rows["log_prob"] = own
+            rows["advantages"] = scale_per_member(advantages, rows["action_mask"])
+        figures = self._figures(columns, own)
         if quantiles.shape[-1] > 1:
             figures["value_cvar"] = (conditional_value_at_risk(quantiles).mean(0) * deviation).to(values)
         if gates:
             figures |= gate_figures(torch.cat(gates))
-        return Rollout(
-            columns=rows
-            | {
-                "log_prob": log_probs.gather(-1, rows["actions"].unsqueeze(-1)).squeeze(-1),
-                "advantages": standardize_per_member(advantages.flatten(0, 1)),
-                "value_targets": targets.flatten(0, 1),
-            },
-            figures=figures,
+        return Rollout(columns=rows | {"value_targets": targets}, figures=figures)
+
+    def _values(
+        self, columns: dict[str, torch.Tensor], finals: list[Finals], last: Observation
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The critic's quantiles of the accounts ``[rows, M, N]``, and values now and next ``[T, kept, ...]``."""
+        bars = torch.cat([columns["bar"], last.bar[: self.n].view(1, *self.shape)])
+        portfolio = torch.cat([columns["portfolio"], last.portfolio.to(self.dtype).view(1, self.kept, *self.shape, -1)])
+        context = self._contexts(self.network.value_context, bars).flatten(0, 1)
+        by_account = [self._quantiles(context, each.flatten(0, 1)) for each in portfolio.unbind(1)]
+        values = torch.stack([each.mean(-1).view(-1, *self.shape) for each in by_account], 1)
+        next_values = values[1:].clone()
+        self._bootstrap(next_values, finals)
+        return by_account[0][: len(context) - self.shape[0]], values[:-1], next_values
+
+    def _final_logits(self, columns: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Logits as an update takes them: steps run in float32, ratios compare like with like."""
+        if self.precision != "bfloat16":
+            return columns["logits"]
+        context = self._contexts(self.network.policy_context, columns["bar"]).flatten(0, 1)
+        accounts = zip(columns["portfolio"].unbind(1), columns["action_mask"].unbind(1), strict=True)
+        logits = [self._logits(context, *(part.flatten(0, 1) for part in account)) for account in accounts]
+        return torch.stack([each.view(-1, *self.shape, N_ACTIONS) for each in logits], 1)
+
+    def _drawdown_charge(self, deeper: torch.Tensor) -> torch.Tensor | float:
+        """What deeper drawdowns cost of the reward that is learned from."""
+        weight, rules = self.settings.ppo.drawdown_weight, self.settings.rules
+        if weight == 0.0:
+            return 0.0
+        return (weight / (rules.target_return_per_bar * rules.decision_interval) * deeper).to(self.dtype)
+
+    def _sampled(
+        self, columns: dict[str, torch.Tensor], reward: torch.Tensor, values: torch.Tensor, next_values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Advantages of the actions that were taken, and value targets, ``[rows, M]``."""
+        ppo = self.settings.ppo
+        advantages = generalized_advantages(
+            reward,
+            values[:, 0],
+            next_values[:, 0],
+            columns["terminated"],
+            columns["truncated"],
+            gamma=ppo.gamma,
+            lambda_=ppo.lambda_,
         )
+        return advantages.flatten(0, 1), (advantages + values[:, 0]).flatten(0, 1)
+
+    def _counterfactual(
+        self,
+        columns: dict[str, torch.Tensor],
+        log_probs: torch.Tensor,
+        deviation: torch.Tensor,
+        next_values: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Values of all actions ``[rows, M, 3]``, and value targets ``[rows, M]``."""
+        ppo, rules = self.settings.ppo, self.settings.rules
+        reward = columns["tried_log_return"] / (rules.target_return_per_bar * rules.decision_interval)
+        reward = reward - self._drawdown_charge(columns["tried_deeper"])
+        of_actions, of_policy = counterfactual_values(
+            (reward / deviation).to(self.dtype),
+            log_probs.exp().movedim(-1, 1),
+            next_values,
+            toward=columns["tried_toward"].to(self.dtype),
+            terminated=columns["tried_terminated"],
+            cut=columns["terminated"] | columns["truncated"],
+            gamma=ppo.gamma,
+            lambda_=ppo.lambda_,
+        )
+        return of_actions.movedim(1, -1).flatten(0, 1), of_policy.flatten(0, 1)
 
     def _figures(self, columns: dict[str, torch.Tensor], log_probs: torch.Tensor) -> dict[str, torch.Tensor]:
         """What a rollout went like, for each member: means over its rows, and counts of stops and episodes."""
@@ -384,21 +372,20 @@ class RolloutSampler:
     def _logits(self, context: torch.Tensor, portfolio: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         size = self.settings.ppo.minibatch_rows
         with autocast(self.precision, self.device):
-            parts = zip(*(torch.split(each, size) for each in (context, portfolio, mask)), strict=True)
-            return torch.cat([self.network.policy(*part).logits for part in parts])
+            environments = torch.arange(len(context), device=self.device) % self.shape[0]
+            parts = zip(*(torch.split(each, size) for each in (environments, context, portfolio, mask)), strict=True)
+            logits = []
+            for rows, *part in parts:
+                self.network.of_environments(rows)
+                logits.append(self.network.policy(*part).logits)
+            return torch.cat(logits)
 
-    def _bootstrap_truncated(
-        self,
-        next_values: torch.Tensor,
-        finals: list[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]],
-    ) -> None:
-        """Put the value of each truncated episode's final observation where its last step is."""
+    def _bootstrap(self, next_values: torch.Tensor, finals: list[Finals]) -> None:
+        """Put the values of what ended episodes saw last where their last steps are."""
         if not finals:
             return
         members = self.shape[1]
-        cells = torch.cat([step * self.simulator.n + cut.nonzero().squeeze(1) for step, cut, _, _ in finals])
-        bars = torch.cat([bar for _, _, bar, _ in finals])
-        portfolios = torch.cat([portfolio for _, _, _, portfolio in finals])
+        cells, bars, portfolios = (torch.cat(each) for each in zip(*finals, strict=True))
         member = cells % members
         order = torch.argsort(member, stable=True)
         counts = torch.bincount(member, minlength=members)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,21 +14,35 @@ from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.deciding import network_policy
 from sentio_rllib.ppo.settings import TrialSettings
-from sentio_rllib.statistics.metrics import cv_score
-from sentio_rllib.validation.evaluation import BlockEvaluator, Evaluation, score_members
+from sentio_rllib.statistics.metrics import cv_score, sharpe
+from sentio_rllib.trading.masks import BUY
+from sentio_rllib.validation.baselines import NO_STOP, table_policy
+from sentio_rllib.validation.evaluation import BlockEvaluator, Evaluation, Record, fold_score, score_members
 from sentio_rllib.validation.regimes import fit_regimes
+from sentio_rllib.validation.schemes import training_stretch
+from sentio_rllib.validation.series import timing_by_member
 
 
 class Scores(NamedTuple):
-    """`cv_score` of the greedy policies, `rung_score` of the sampled ones, `fold_scores` [folds, seeds].
+    """`cv_score` of the greedy policies, `sampled_score` of the sampled ones, `fold_scores` [folds, seeds].
 
-    `fold_scores`, of which `cv_score` is made, are means over the phases of the decision grid.
+    `rung_score`, by which trials are stopped, is the higher of the two: a policy that is soft on purpose earns little
+    where it is sampled, and one that is still undecided earns little where it is greedy.
+
+    `fold_scores`, of which `cv_score` is made, are means over the phases of the decision grid. `train_score` is that
+    of the greedy policies on a stretch of their own training bars, as long as what they validate on.
     """
 
     cv_score: float
-    rung_score: float
+    sampled_score: float
+    train_score: float
     fold_scores: NDArray[np.float64]
     evaluation: Evaluation
+
+    @property
+    def rung_score(self) -> float:
+        """The higher score."""
+        return max(self.cv_score, self.sampled_score)
 
 
 class Scorer:
@@ -48,16 +63,30 @@ class Scorer:
     def __init__(self, tape: TapeTensors, settings: TrialSettings, sessions_per_year: int, dtype: torch.dtype) -> None:
         self.settings, self.sessions_per_year = settings, sessions_per_year
         self.reader = TapeReader(tape.features.to(dtype), settings.policy)
-        blocks = [settings.folds[fold].validation for _, fold in settings.members]
-        self.evaluator = BlockEvaluator(
-            tape,
-            settings.rules,
-            blocks,
-            settings.members,
-            dtype=dtype,
-            regimes=_regimes(tape, settings),
-            phases=settings.phases,
+        folds = [settings.folds[fold] for _, fold in settings.members]
+        shared: dict[str, Any] = {"members": settings.members, "dtype": dtype}
+        regimes = _regimes(tape, settings)
+        blocks = [fold.validation for fold in folds]
+        self.evaluator = BlockEvaluator(tape, settings.rules, blocks, **shared, regimes=regimes, phases=settings.phases)
+        self.trained = BlockEvaluator(tape, settings.rules, [(training_stretch(fold),) for fold in folds], **shared)
+        self._hold = {each: self._held(tape, each) for each in (self.evaluator, self.trained)} if self._timed else {}
+
+    @property
+    def _timed(self) -> bool:
+        return self.settings.score == "timing"
+
+    def _held(self, tape: TapeTensors, walked: BlockEvaluator) -> list[dict[int, Record]]:
+        """Buy-and-hold of each fold, without a stop, by phase."""
+        rules = self.settings.rules.replace(masks="state", max_drawdown=NO_STOP)
+        evaluator = BlockEvaluator(
+            tape, rules, walked.blocks, walked.members, dtype=walked.dtype, phases=len(walked.phases)
         )
+        always = table_policy(np.full(tape.n, BUY, dtype=np.int64), device=tape.device)
+        phases = evaluator.evaluate(always).phases
+        return [
+            {fold: record for (_, fold), record in zip(self.settings.members, records, strict=True)}
+            for records in phases
+        ]
 
     def score(self, network: ActorCritic) -> Scores:
         """Evaluate and score `network`.
@@ -68,15 +97,34 @@ class Scorer:
             If a score is NaN or infinite.
         """
         network.eval()
-        evaluation = self.evaluator.evaluate(network_policy(network, self.reader, self.evaluator.bars()))
-        shared = (self.settings.members, self.sessions_per_year, self.settings.fold_penalty)
-        by_phase = [score_members(records, *shared)[1] for records in evaluation.phases]
+        evaluation = self._walk(network, self.evaluator)
+        by_phase = [self._by_fold(records, self.evaluator, phase)[1] for phase, records in enumerate(evaluation.phases)]
         fold_scores = np.mean(by_phase, axis=0)
         found = cv_score(fold_scores, self.settings.fold_penalty)
-        rung_score, _ = score_members(evaluation.sampled, *shared)
-        if not (np.isfinite(found) and np.isfinite(rung_score)):
-            raise NonFiniteError(f"a score is not finite: cv_score {found}, rung_score {rung_score}")
-        return Scores(found, rung_score, fold_scores, evaluation)
+        sampled, _ = self._by_fold(evaluation.sampled, self.evaluator)
+        trained, _ = self._by_fold(self._walk(network, self.trained).greedy, self.trained)
+        if not np.isfinite([found, sampled, trained]).all():
+            raise NonFiniteError(
+                f"a score is not finite: cv_score {found}, sampled_score {sampled}, train_score {trained}"
+            )
+        return Scores(found, sampled, trained, fold_scores, evaluation)
+
+    def _walk(self, network: ActorCritic, evaluator: BlockEvaluator) -> Evaluation:
+        return evaluator.evaluate(network_policy(network, self.reader, evaluator.bars()))
+
+    def _by_fold(
+        self, records: Sequence[Record], walked: BlockEvaluator, phase: int = 0
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Score over folds, and by fold and seed, of what `search.score` names."""
+        year, members = self.sessions_per_year, self.settings.members
+        if self._timed:
+            series = timing_by_member(records, self._hold[walked][phase], members)
+            scores = [
+                sharpe(each, year) if record.trades else 0.0 for each, record in zip(series, records, strict=True)
+            ]
+        else:
+            scores = [fold_score(record, year) for record in records]
+        return score_members(scores, members, self.settings.fold_penalty)
 
 
 def _regimes(tape: TapeTensors, settings: TrialSettings) -> list[NDArray[np.int8]]:

@@ -11,6 +11,8 @@ from sentio_rllib.trading.simulator import TradingRules
 from sentio_rllib.validation.splits import Fold
 
 Schedule = Literal["constant", "linear", "cosine", "plateau"]
+Advantages = Literal["sampled", "counterfactual"]
+Score = Literal["raw", "timing"]
 Precision = Literal["auto", "float32", "bfloat16", "float64"]
 
 
@@ -18,19 +20,20 @@ Precision = Literal["auto", "float32", "bfloat16", "float64"]
 class PPOSettings:
     """Hyperparameters of PPO; ranges and meaning are those of the `ppo` and `risk` sections of a configuration."""
 
-    learning_rate: float = 3e-4
-    schedule: Schedule = "constant"
+    advantages: Advantages = "counterfactual"
+    learning_rate: float = 3e-3
+    schedule: Schedule = "linear"
     plateau_patience: int = 2
-    gamma: float = 0.98
+    gamma: float = 0.99
     lambda_: float = 0.95
     clip: float = 0.2
     value_weight: float = 0.5
-    entropy_weight: float = 0.0
+    entropy_weight: float = 0.3
     load_balance: float = 0.01
     max_grad_norm: float = 0.5
     environments: int = 32
-    rollout_steps: int = 256
-    minibatch_rows: int = 1024
+    rollout_steps: int = 128
+    minibatch_rows: int = 256
     epochs: int = 4
     path_group: int = 1
     sequence_length: int = 64
@@ -62,6 +65,8 @@ class TrialSettings:
         Decisions of one member between two evaluations.
     fold_penalty
         Weight of the spread over folds in the score.
+    score
+        What fold scores are the Sharpe ratio of: net returns beyond cash, or what timing earned.
     phases
         Phases of the decision grid that a score is the mean of.
     grace_steps, patience, min_delta
@@ -77,6 +82,7 @@ class TrialSettings:
     env_steps: int = 500_000
     evaluate_every: int = 65_536
     fold_penalty: float = 0.5
+    score: Score = "raw"
     phases: int = 1
     grace_steps: int = 131_072
     patience: int = 0

@@ -24,11 +24,10 @@ from sentio_rllib.evidence.bars_used import HELD_OUT, bars_used
 from sentio_rllib.evidence.champion import CHAMPION, Model, champion_model, score_members
 from sentio_rllib.evidence.holdout import evaluate_ensemble
 from sentio_rllib.evidence.refit import REFIT, final_settings, refit_settings, train_champion
-from sentio_rllib.market.tape import build_tape
 from sentio_rllib.policy.checkpoint import load_model
 from sentio_rllib.pull.combine import FINAL, Combine
 from sentio_rllib.search.cluster import local_ray
-from sentio_rllib.search.prepare import policy_spec, prepare
+from sentio_rllib.search.prepare import policy_spec, prepare, tape_of
 from sentio_rllib.search.trials import read_outcomes
 from sentio_rllib.seeding import Member
 from sentio_rllib.statistics.metrics import sharpe
@@ -141,7 +140,7 @@ def _final(experiment: Path, about: dict[str, Any]) -> _Chosen:
     check_fingerprint(experiment, prepared)
     outcome = next(each for each in read_outcomes(experiment, config) if each.trial_id == about["trial_id"])
     settings = final_settings(config, prepared, about["params"])
-    tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
+    tape = tape_of(config, prepared.bars)
     try:
         with local_ray():
             whole = replace(prepared, tape=tape)
@@ -313,7 +312,7 @@ def verify(experiment: Path, output: Path) -> tuple[str, float, float] | None:
     prepared = prepare(config)
     check_fingerprint(experiment, prepared)
     settings = refit_settings(config, prepared, metadata["params"])
-    tape = build_tape(prepared.bars, reference_volatility=config.features.reference_volatility)
+    tape = tape_of(config, prepared.bars)
     record = evaluate_ensemble(weights, settings, tape, prepared)
     now = sharpe(record.excess_returns, tape.sessions_per_year)
     return "Sharpe ratio in the holdout", float(holdout["metrics"]["sharpe"]), now

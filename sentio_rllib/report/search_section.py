@@ -63,12 +63,25 @@ def leaderboard_section(sweep: Sweep) -> ReportSection:
     shown = trials.head(ROWS)
     rows = [_trial_row(place, str(trial), row, sweep) for place, (trial, row) in enumerate(shown.iterrows(), start=1)]
     champion = next((index for index, trial in enumerate(shown.index) if trial == sweep.champion), None)
-    worded = {7 + index for index, key in enumerate(sweep.searched) if not _numeric(trials[key])}
+    worded = {8 + index for index, key in enumerate(sweep.searched) if not _numeric(trials[key])}
     names = [key.rpartition(".")[2].replace("_", " ") for key in sweep.searched]
-    head = ("#", "trial", "cv_score", "rung", "trades", "exposure", "env steps", *names, "why it ended")
+    head = ("#", "trial", "cv_score", "rung", "train", "trades", "exposure", "env steps", *names, "why it ended")
     caption = f"Trials, {len(rows)} of {len(trials)}, best first; the champion is set apart"
     table = Table(head, rows, caption, words=frozenset({1, len(head) - 1} | worded), marked=champion)
-    return ReportSection("leaderboard", "Leaderboard", [table, *_arms(sweep)])
+    return ReportSection("leaderboard", "Leaderboard", [table, *_gap(sweep), *_arms(sweep)])
+
+
+def _gap(sweep: Sweep) -> list[Block]:
+    """Say how much better the champion does on its own training bars, with a caution where that is no chance."""
+    trained, scored = (finite(sweep.get("best", key)) for key in ("train_score", "cv_score"))
+    chance = finite(sweep.get("best", "gap_by_chance"))
+    if trained is None or scored is None or chance is None:
+        return []
+    told = f"On its own training bars the champion scores {number(trained)}, in validation {number(scored)}."
+    if trained - scored <= chance:
+        return [Note(told)]
+    apart = f"By chance they differ by {number(chance)}: in part it knows its bars by heart."
+    return [Note(f"{told} {apart}", "caution")]
 
 
 def _numeric(column: pd.Series[Any]) -> bool:
@@ -81,6 +94,7 @@ def _trial_row(place: int, trial: str, row: pd.Series[Any], sweep: Sweep) -> tup
         trial,
         number(row["cv_score"], 3),
         number(row.get("rung_score"), 3),
+        number(row.get("train_score"), 3),
         count(row.get("trades")),
         percent(row.get("exposure")),
         count(row.get("env_steps")),

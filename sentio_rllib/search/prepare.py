@@ -65,7 +65,7 @@ def prepare(config: SweepConfig) -> Prepared:
     else:
         bars, notes = _bars_of_file(config)
         splits = _splits(config, bars)
-    tape = build_tape(bars, reference_volatility=config.features.reference_volatility).cut(splits.development.stop)
+    tape = tape_of(config, bars).cut(splits.development.stop)
     told = (*notes, *_masked_buys(config, bars.slice(0, tape.n), tape), *_too_many_trials(config, tape))
     return Prepared(bars, told, splits, tape)
 
@@ -148,6 +148,7 @@ def embedded_market(config: SweepConfig, splits: Splits) -> SyntheticMarket:
         drift=synthetic.drift,
         volatility=synthetic.volatility,
         recentre=synthetic.recentre,
+        memory=synthetic.memory,
         calendar=config.data.calendar,
         boundaries=splits.boundaries(),
     )
@@ -161,10 +162,18 @@ def _make_splits(config: SweepConfig, n: int, cuts: Any, session_minutes: int) -
     return make_folds(config, n, [int(cut) for cut in cuts], session_minutes)
 
 
+def tape_of(config: SweepConfig, bars: Bars) -> Tape:
+    """Return the tape that networks of `config` read, of all of `bars`."""
+    features = config.features
+    return build_tape(bars, features.set_, reference_volatility=features.reference_volatility)
+
+
 def policy_spec(config: SweepConfig) -> PolicySpec:
     """Return the shape of the networks of `config`."""
     shape = config.policy.model_dump(exclude={"load_balance"})
-    return PolicySpec(variant=config.variant, patch=config.trading.decision_interval, **shape)
+    return PolicySpec(
+        variant=config.variant, patch=config.trading.decision_interval, features=config.features.set_, **shape
+    )
 
 
 def members_of(config: SweepConfig, splits: Splits) -> tuple[Member, ...]:
@@ -190,6 +199,7 @@ def trial_settings(config: SweepConfig, splits: Splits, params: Mapping[str, Any
         env_steps=search.env_steps,
         evaluate_every=search.evaluate_every,
         fold_penalty=resolved.validation.fold_penalty,
+        score=search.score,
         phases=min(resolved.validation.phases, resolved.trading.decision_interval),
         grace_steps=search.grace_steps,
         patience=search.patience,

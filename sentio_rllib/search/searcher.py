@@ -85,7 +85,7 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
         trials: int = 16,
         seed: int = 0,
         checkpoint_of: Callable[[str], str | None] = lambda _: None,
-        score: str = "cv_score",
+        score: str = "best_cv_score",
         rung_score: str = "rung_score",
         time: str = "env_steps",
     ) -> None:
@@ -237,7 +237,7 @@ class HonestSearcher(Searcher):  # type: ignore[misc]  # Ray ships no types
 
 
 def outcome(
-    result: Mapping[str, Any] | None, *, error: bool = False, score: str = "cv_score"
+    result: Mapping[str, Any] | None, *, error: bool = False, score: str = "best_cv_score"
 ) -> tuple[TrialState, float | None, str]:
     """Return what a trial's last result says about its end: state, score if complete, and the reason."""
     reason = None if result is None else result.get("stop_reason")

@@ -142,13 +142,15 @@ def best_outcome(outcomes: Sequence[Outcome], selection: Selection = "best") -> 
 def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return one row per trial x fold x seed, best trial first.
 
-    A trial that was never scored has one row without fold and seed. Where records know the regimes, columns
-    ``regime_{k}_bars_share``, ``_return`` (sum of log returns), ``_trades`` and ``_drawdown_share`` say
-    what fell into regime k, 0 being the calmest; they are missing values elsewhere. With risk masks,
-    ``masked_volatility``, ``masked_clock`` and ``masked_drawdown`` are the shares of possible Buys that they forbid for
-    each cause. Of a gated head, ``gate_entropy``, ``gate_information`` (nats) and ``gate_largest_usage`` are those of
-    the training bars before the best evaluation (:func:`sentio_rllib.policy.heads.gate_figures`); ``value_cvar`` is the
-    mean of the quantile critic's 5% conditional value at risk, in units of the discounted reward.
+    A trial that was never scored has one row without fold and seed. ``train_score`` is the score on stretches of the
+    training bars: far above ``cv_score``, the trial has learned its own bars by heart. Where records know the regimes,
+    columns ``regime_{k}_bars_share``, ``_return`` (sum of log returns), ``_trades`` and ``_drawdown_share`` say what
+    fell into regime k, 0 being the calmest; they are missing values elsewhere. With risk masks,
+    ``masked_volatility``, ``masked_clock`` and ``masked_drawdown`` are the shares of possible Buys that they forbid
+    for each cause. Of a gated head, ``gate_entropy``, ``gate_information`` (nats) and ``gate_largest_usage`` are
+    those of the training bars before the best evaluation (:func:`sentio_rllib.policy.heads.gate_figures`);
+    ``value_cvar`` is the mean of the quantile critic's 5% conditional value at risk, in units of the discounted
+    reward.
     """
     rows = []
     for outcome in outcomes:
@@ -158,6 +160,7 @@ def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:
             "ended": outcome.ended,
             "cv_score": outcome.cv_score,
             "rung_score": float(outcome.best.get("rung_score", np.nan)),
+            "train_score": float(outcome.best.get("train_score", np.nan)),
             "env_steps": outcome.env_steps,
             "env_steps_of_best": int(outcome.best.get("env_steps", 0)),
             "evaluations": len(outcome.curve),
@@ -216,9 +219,9 @@ def session_returns(outcomes: Sequence[Outcome], labels: Sequence[Any]) -> pd.Da
 
 def curves(outcomes: Sequence[Outcome]) -> pd.DataFrame:
     """Return the learning curves in long form: one row per trial, evaluation and fold (median over its seeds)."""
-    columns = ["trial_id", "env_steps", "cv_score", "rung_score", "entropy", "fold", "fold_score"]
+    columns = ["trial_id", "env_steps", "cv_score", "rung_score", "train_score", "entropy", "fold", "fold_score"]
     rows = [
-        [outcome.trial_id, *(result.get(key) for key in columns[1:5]), fold, result[f"fold_{fold}_score"]]
+        [outcome.trial_id, *(result.get(key) for key in columns[1:6]), fold, result[f"fold_{fold}_score"]]
         for outcome in outcomes
         for result in outcome.curve
         for fold in range(sum(key.startswith("fold_") for key in result))

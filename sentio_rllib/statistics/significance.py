@@ -342,3 +342,14 @@ def _under(under: Under) -> Under:
 def _check_periods(name: str, periods: int) -> None:
     if periods < 2:
         raise NotEnoughDataError(name, 2, periods)
+
+
+def gap_by_chance(years: float, confidence: float = 0.95) -> float:
+    """Return how far apart the annual Sharpe ratios of two records of `years` each lie by chance alone.
+
+    The half-width of the interval around 0 that holds their difference with `confidence` where both have the same
+    true ratio, near 0, and nothing in common (Lo 2002).
+    """
+    if years <= 0.0:
+        raise ValueError(f"years: {years!r}, needed > 0")
+    return float(ndtri(0.5 + confidence / 2.0)) * math.sqrt(2.0 / years)

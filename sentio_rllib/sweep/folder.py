@@ -18,7 +18,6 @@ from sentio_rllib import __version__
 from sentio_rllib.config.loading import load_config
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.errors import SweepError
-from sentio_rllib.market.feature_set import FEATURE_VERSION, feature_hash
 from sentio_rllib.search.durable import write_json, write_text
 
 if TYPE_CHECKING:  # it stands on torch, and a used name is told without
@@ -81,10 +80,11 @@ def hold(folder: Path) -> Iterator[None]:
 
 def fingerprint(prepared: Prepared) -> dict[str, str]:
     """Return what must be the same for a sweep to be resumed or scored again, the configuration aside."""
+    features = prepared.tape.feature_set
     return {
         "data": prepared.bars.fingerprint,
         "code": __version__,
-        "features": f"{FEATURE_VERSION}:{feature_hash()}",
+        "features": f"{features.version}:{features.digest}",
     }
 
 

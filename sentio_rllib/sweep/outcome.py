@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.evidence.claims import Findings, costs_of, market_of
 from sentio_rllib.evidence.context import Context
 from sentio_rllib.evidence.pairing import compare_arms
 from sentio_rllib.evidence.selecting import Selected
+from sentio_rllib.market.tape import Tape
 from sentio_rllib.report.page import write_report
 from sentio_rllib.search.durable import write_json, write_text
 from sentio_rllib.search.prepare import Prepared
@@ -25,6 +28,7 @@ from sentio_rllib.search.selection import (
     session_returns,
 )
 from sentio_rllib.search.tuning import SearchCourse, Searched
+from sentio_rllib.statistics.significance import gap_by_chance
 from sentio_rllib.validation.schemes import Range
 
 SUMMARY = "summary.json"
@@ -59,7 +63,7 @@ def write_outcome(sweep: Context, searched: Searched, selected: Selected, found:
             "costs": costs_of(config),
         },
         "trials": _counts(config, outcomes),
-        "best": _best(None if selected.best is None else selected.best.trial, config.evidence.selection),
+        "best": _best(None if selected.best is None else selected.best.trial, config.evidence.selection, prepared.tape),
         "arms": compare_arms(config.search.arms, outcomes),
         **found.summary,
         "throughput": _throughput(outcomes, len(prepared.splits.folds) * config.validation.seeds, searched.course),
@@ -95,14 +99,17 @@ def _counts(config: SweepConfig, outcomes: Sequence[Outcome]) -> dict[str, int]:
     return {"asked": config.asked_trials(), "total": len(outcomes), **counts}
 
 
-def _best(best: Outcome | None, selection: Selection) -> dict[str, Any] | None:
+def _best(best: Outcome | None, selection: Selection, tape: Tape) -> dict[str, Any] | None:
     if best is None:
         return None
+    sessions = np.unique(np.concatenate([record["session"] for record in best.best["records"]])).size
     return {
         "trial_id": best.trial_id,
         "selection": selection,
         "params": best.params,
         "cv_score": best.cv_score,
+        "train_score": best.best.get("train_score"),
+        "gap_by_chance": gap_by_chance(sessions / tape.sessions_per_year),
         "fold_scores": best.best["fold_scores"],
         "env_steps": best.best["env_steps"],
         "validation_trades": best.best["validation_trades"],

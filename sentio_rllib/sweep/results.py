@@ -75,6 +75,8 @@ def _print_evidence(console: Console, summary: dict[str, Any]) -> None:
         )
     for line in masked_buys(summary["cv"]["metrics"]):
         console.print(line, markup=False)
+    for line in overfitting(summary["best"]):
+        console.print(line, markup=False)
     least = evidence["least_sharpe"]
     if least is not None:
         console.print(f"the least Sharpe ratio that could be supported with these bars, trials and ledger: {least:.2f}")
@@ -93,6 +95,19 @@ def masked_buys(metrics: Mapping[str, Any]) -> list[str]:
         for words, share in shares.items()
         if share > MANY_MASKED
     ]
+
+
+def overfitting(best: Mapping[str, Any]) -> list[str]:
+    """Return a caution where the champion does much better on its training bars than on those it is scored on."""
+    trained, scored, chance = best.get("train_score"), best["cv_score"], best.get("gap_by_chance")
+    if trained is None or chance is None or trained - scored <= chance:
+        return []
+    told = (
+        f"caution: on its own training bars the champion's score is {trained:.2f}, in validation {scored:.2f}; by "
+        f"chance they differ by {chance:.2f}: in part it knows its bars by heart. Fewer search.env_steps, a smaller "
+        "network, policy.encoder=mlp or more bars narrow that gap"
+    )
+    return [told]
 
 
 def _interval(held: dict[str, Any] | None, form: str) -> str:
@@ -123,11 +138,11 @@ def _trials_table(rows: pd.DataFrame) -> Table:
     if rows.empty:
         return table
     params = [column for column in rows.columns if "." in column]
-    shared = ["cv_score", "rung_score", "env_steps", "ended", *params]
+    shared = ["cv_score", "rung_score", "train_score", "env_steps", "ended", *params]
     trials = rows.groupby("trial_id", sort=False).agg(
         {**dict.fromkeys(shared, "first"), **({"trades": "median"} if "trades" in rows else {})}
     )
-    for column in ("trial", "cv_score", "rung", "trades", "env steps"):
+    for column in ("trial", "cv_score", "rung", "train", "trades", "env steps"):
         table.add_column(column, no_wrap=True)
     table.add_column("ended")
     table.add_column("parameters")
@@ -136,6 +151,7 @@ def _trials_table(rows: pd.DataFrame) -> Table:
             str(label),
             f"{row['cv_score']:.3f}",
             f"{row['rung_score']:.3f}",
+            f"{row['train_score']:.3f}",
             f"{row.get('trades', float('nan')):.0f}",
             f"{row['env_steps']:,}",
             str(row["ended"]),

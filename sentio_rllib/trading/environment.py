@@ -22,13 +22,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError
+from sentio_rllib.market.feature_set import DEFAULT_SET, feature_set
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.trading.rules import MaskKind, TradingRules
 from sentio_rllib.trading.simulator import Simulator
 
 ENV_ID: Final = "sentio/Trading-v0"
 FEATURE_BOUND: Final = 5.0
-N_MARKET, N_PORTFOLIO, N_ACTIONS = 14, 6, 3
+N_PORTFOLIO, N_ACTIONS = 6, 3
 SYNTHETIC_BARS: Final = 20_000
 """Bars of the made-up market that an environment without data gets."""
 
@@ -45,29 +46,32 @@ class BarRange(Protocol):
     def stop(self) -> int: ...
 
 
-def observation_space(variant: str, receptive_field: int = 1) -> Any:
+def observation_space(variant: str, receptive_field: int = 1, features: str = DEFAULT_SET) -> Any:
     """Return the observation space of one environment.
 
     Parameters
     ----------
     variant
-        ``standard``: Box(20). ``maskable``: Dict(observations Box(20), action_mask).
-        ``enhanced-maskable``: Dict(market Box(receptive_field, 14), portfolio Box(6), action_mask).
+        ``standard``: Box(F + 6). ``maskable``: Dict(observations Box(F + 6), action_mask).
+        ``enhanced-maskable``: Dict(market Box(receptive_field, F), portfolio Box(6), action_mask).
     receptive_field
         Bars that `market` shows, the newest last.
+    features
+        Name of the set of F market features.
     """
+    market = len(feature_set(features))
 
     def box(*shape: int) -> Any:
         return spaces.Box(-FEATURE_BOUND, FEATURE_BOUND, shape, np.float32)
 
     action_mask = spaces.Box(0, 1, (N_ACTIONS,), np.int8)
     if variant == "standard":
-        return box(N_MARKET + N_PORTFOLIO)
+        return box(market + N_PORTFOLIO)
     if variant == "maskable":
-        return spaces.Dict({"observations": box(N_MARKET + N_PORTFOLIO), "action_mask": action_mask})
+        return spaces.Dict({"observations": box(market + N_PORTFOLIO), "action_mask": action_mask})
     return spaces.Dict(
         {
-            "market": box(receptive_field, N_MARKET),
+            "market": box(receptive_field, market),
             "portfolio": box(N_PORTFOLIO),
             "action_mask": action_mask,
         }
@@ -89,6 +93,8 @@ class EnvironmentConfig:
         A tape; comes before `path`.
     path, bars
         A file of minute bars and further arguments of :func:`sentio_rllib.market.bars.load_bars`.
+    features
+        Name of the set of market features, where there is no tape.
     synthetic
         Arguments of :func:`sentio_rllib.market.synthetic.synthetic_market`, used when there is neither a tape
         nor a path (default: 20,000 bars).
@@ -108,6 +114,7 @@ class EnvironmentConfig:
     tape: Tape | None = None
     path: str | None = None
     bars: Mapping[str, Any] | None = None
+    features: str = DEFAULT_SET
     synthetic: Mapping[str, Any] | None = None
     ranges: Sequence[BarRange | tuple[int, int]] | None = None
     rules: TradingRules | Mapping[str, Any] | None = None
@@ -160,7 +167,7 @@ class EnvironmentConfig:
             from sentio_rllib.market.synthetic import synthetic_market  # noqa: PLC0415  # rarely needed
 
             bars = synthetic_market(**({"n_bars": SYNTHETIC_BARS} | dict(self.synthetic or {}))).bars
-        return build_tape(bars, reference_volatility=reference_volatility)
+        return build_tape(bars, self.features, reference_volatility=reference_volatility)
 
 
 class EpisodeStarts:
@@ -220,7 +227,7 @@ class _Rows:
         self.features = np.asarray(tape.features, dtype=np.float32)
         self.windows = sliding_window_view(self.features, self.width, axis=0)
         self.invalid = np.zeros(n, dtype=np.int64)
-        self.observation_space = observation_space(self.variant, self.width)
+        self.observation_space = observation_space(self.variant, self.width, tape.feature_set.name)
 
     def _ranges(self, tape: Tape, first: int) -> list[tuple[int, int]]:
         if self.config.ranges is not None:

@@ -33,7 +33,7 @@ ROUNDING: Final = 1e-9
 """A Sell that would leave a smaller share of equity than this closes the position."""
 _STATE = (
     *("bar", "cash", "shares", "equity", "peak", "entry", "last_fill", "trades", "session_equity"),
-    *("last_decision", "interval_peaks"),
+    *("last_decision", "interval_peaks"),  # the latter stays last, see `take`
 )
 
 
@@ -114,6 +114,11 @@ class Simulator:
         self._seen: Observation | None = None
         never = torch.full((self.n,), self.interval, dtype=torch.int32, device=self.device)
         self._way = (torch.zeros_like(cash), never, never)  # shares, mark of the stop, bar of the sale at a close
+
+    @property
+    def last_peaks(self) -> torch.Tensor:
+        """Highest marks of the last interval, float64[n]: the newest row of `interval_peaks`."""
+        return self.interval_peaks[self._slot - 1]
 
     def reset(self, rows: torch.Tensor, start: torch.Tensor, stop: torch.Tensor) -> None:
         """Start the chosen rows flat, at a decision.
@@ -400,6 +405,18 @@ class Simulator:
         # a stop at the last mark is executed within the same step
         after = over & (self._steps < close_at) & (self._steps_after_stop <= stop_at)
         return Holdings(torch.where(over, shares, self._zero).t(), after.t())
+
+    def take(self, other: Simulator, rows: torch.Tensor) -> None:
+        """Become copies of the accounts `rows` (int64[n]) of another simulator with the same tape and rules.
+
+        Not of `interval_peaks`, which are long: only :meth:`observe` reads them.
+        """
+        for name in _STATE[:-1]:
+            setattr(self, name, getattr(other, name).index_select(0, rows))
+        self._slot, self._seen = other._slot, None
+        if other._seen is not None:
+            self._lowest, self._highest = (each.index_select(0, rows) for each in (other._lowest, other._highest))
+            self._seen = Observation(*(each.index_select(0, rows) for each in other._seen))
 
     def get_state(self) -> dict[str, torch.Tensor]:
         """Return copies of everything that the next steps depend on, the tape and the rules aside."""

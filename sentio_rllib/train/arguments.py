@@ -22,8 +22,8 @@ UNLIMITED = 10**12
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "validation": {"scheme": "walk_forward", "folds": 2},
-    "policy": {"hidden": [64, 64], "hold_bias": 2.0},
-    "ppo": {"learning_rate": 3e-4, "entropy_weight": 0.01},
+    "policy": {},
+    "ppo": {"learning_rate": 3e-4, "schedule": "constant"},
     "search": {
         "trials": 1,
         "env_steps": UNLIMITED,
@@ -34,11 +34,12 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
         "min_delta": 0.05,
     },
 }
-"""What differs from a sweep's defaults; the networks are small enough for one core."""
+"""What differs from a sweep's defaults; without a budget of steps no rate can fall
+towards its end."""
 
 ENHANCED: Mapping[str, Mapping[str, Any]] = {
     "policy": {"d_model": 32, "heads": 2, "layers": 1, "band": 16},
-    "ppo": {"sequence_length": 256},
+    "ppo": {"minibatch_rows": 512, "sequence_length": 128},
 }
 """Sizes of configs/enhanced.yaml, for the variant that has a transformer."""
 

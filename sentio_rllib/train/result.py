@@ -14,7 +14,6 @@ from sentio_rllib.config.keys import is_tunable, leaves
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.evidence.bars_used import bars_used
 from sentio_rllib.evidence.examiner import Examiner
-from sentio_rllib.market.feature_set import FEATURE_VERSION, MARKET_FEATURES, PORTFOLIO_FEATURES, feature_hash
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.search.prepare import Prepared
 from sentio_rllib.search.selection import Outcome, record_of
@@ -165,8 +164,8 @@ def told_reason(reason: str, subject: Subject, course: Course) -> str:
         ),
         "interrupted": "interrupted; goes on with --resume",
         "converged": (
-            f"converged: rung_score has not risen by {search.min_delta:g} in {search.patience} evaluations after "
-            f"{search.grace_steps:,} env steps"
+            f"converged: neither cv_score nor sampled_score has risen by {search.min_delta:g} in {search.patience} "
+            f"evaluations after {search.grace_steps:,} env steps"
         ),
         "collapsed": (
             "collapsed to no trading: at the last evaluation the policy makes no trade (entropy "
@@ -198,12 +197,7 @@ def metadata_of(result: Result, subject: Subject, course: Course) -> dict[str, A
         "policy": asdict(settings.policy),
         "rules": asdict(settings.rules),
         "members": best["members"],
-        "features": {
-            "version": FEATURE_VERSION,
-            "hash": feature_hash(),
-            "market": [feature.name for feature in MARKET_FEATURES],
-            "portfolio": list(PORTFOLIO_FEATURES),
-        },
+        "features": subject.prepared.tape.feature_set.description(),
         "data": {
             "symbol": bars.symbol,
             "path": config.data.path,

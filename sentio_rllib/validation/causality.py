@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from sentio_rllib.market.checks import iso_minute
-from sentio_rllib.market.feature_set import MARKET_FEATURES
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.tape import Tape
 from sentio_rllib.seeding import stream_seed
@@ -28,7 +27,6 @@ Simulate = Callable[[Tape, TradingRules, NDArray[np.int64], NDArray[np.int64]], 
 """(tape, rules, start [n], actions [steps, n]) -> equity [n, 1 + steps * interval], as :func:`simulate`."""
 
 TRUNCATE, PERTURB = "truncate and recompute", "future perturbation"
-VALUE_NAMES: Final = (*(feature.name for feature in MARKET_FEATURES), "volatility", "dollar_volume")
 
 VALUE_TOLERANCE: Final = 1e-6
 """Largest difference that counts as rounding: two float32 units in the last place of a feature at its bound of 5.
@@ -124,11 +122,11 @@ def truncation(bars: Bars, tape: Tape, tape_of: TapeOf, *, seed: int) -> ProbeRe
     difference = np.abs(alone - _values(tape, chosen))
     if (difference <= VALUE_TOLERANCE).all():
         largest = float(difference.max())
-        text = f"{len(VALUE_NAMES)} values at {chosen.size} bars differ by at most {largest:.1g} from the whole tape's"
+        text = f"{len(_names(tape))} values at {chosen.size} bars differ by at most {largest:.1g} from the whole tape's"
         return ProbeResult(TRUNCATE, True, text)
     row, column = _worst(difference)
     text = (
-        f"{VALUE_NAMES[column]} at bar {_place(bars, int(chosen[row]))} is {difference[row, column]:.3g} off when "
+        f"{_names(tape)[column]} at bar {_place(bars, int(chosen[row]))} is {difference[row, column]:.3g} off when "
         f"computed from that bar and the {lookback} before it alone (allowed {VALUE_TOLERANCE:g}); "
         f"so at {int((~(difference <= VALUE_TOLERANCE)).any(1).sum())} of {chosen.size} bars"
     )
@@ -175,7 +173,7 @@ def perturbation(
             )
             return ProbeResult(PERTURB, False, text)
     text = (
-        f"{len(VALUE_NAMES)} values and the equity of {ACCOUNTS} accounts stay as they were when prices and volumes "
+        f"{len(_names(tape))} values and the equity of {ACCOUNTS} accounts stay as they were when prices and volumes "
         f"change, after each of {chosen.size} bars"
     )
     return ProbeResult(PERTURB, True, text)
@@ -192,8 +190,13 @@ def _probed_bars(tape: Tape, first: int, last: int, *, even: int, sessions: int,
     return np.unique(np.concatenate(chosen))
 
 
+def _names(tape: Tape) -> tuple[str, ...]:
+    """What is compared."""
+    return (*tape.feature_set.names, "volatility", "dollar_volume")
+
+
 def _values(tape: Tape, rows: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float64]:
-    """What is known at the bars `rows`, float64[R, 16], columns as in VALUE_NAMES, the last two as logarithms."""
+    """What is known at the bars `rows`, float64[R, F + 2], columns as in `_names`, the last two as logarithms."""
     logs = (np.log(np.maximum(values[rows], TINY)) for values in (tape.volatility, tape.dollar_volume))
     return np.column_stack((tape.features[rows].astype(np.float64), *logs))
 
@@ -212,7 +215,7 @@ def _value_change(before: Tape, after: Tape, t: int) -> tuple[str, int, float] |
     difference = np.abs(_values(before)[: t + 1] - _values(after)[: t + 1])
     row, column = _worst(difference)
     change = float(difference[row, column])
-    return None if change <= VALUE_TOLERANCE else (f"{VALUE_NAMES[column]} at", row, change)
+    return None if change <= VALUE_TOLERANCE else (f"{_names(before)[column]} at", row, change)
 
 
 def _equity_change(

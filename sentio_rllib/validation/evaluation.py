@@ -409,22 +409,20 @@ def fold_score(record: Record, sessions_per_year: int) -> float:
 
 
 def score_members(
-    records: Sequence[Record], members: Sequence[Member], sessions_per_year: int, fold_penalty: float
+    scores: Sequence[float], members: Sequence[Member], fold_penalty: float
 ) -> tuple[float, NDArray[np.float64]]:
     """Return the score over folds and the fold scores ``[folds, seeds]`` it is made of.
 
     Parameters
     ----------
-    records, members
+    scores, members
         One each per member; every fold has every seed.
-    sessions_per_year
-        Annualises the Sharpe ratio.
     fold_penalty
         Weight of the spread over folds, >= 0.
     """
     folds = sorted({fold for _, fold in members})
     seeds = sorted({seed for seed, _ in members})
-    scores = np.zeros((len(folds), len(seeds)))
-    for record, (seed, fold) in zip(records, members, strict=True):
-        scores[folds.index(fold), seeds.index(seed)] = fold_score(record, sessions_per_year)
-    return cv_score(scores, fold_penalty), scores
+    by_fold = np.zeros((len(folds), len(seeds)))
+    for score, (seed, fold) in zip(scores, members, strict=True):
+        by_fold[folds.index(fold), seeds.index(seed)] = score
+    return cv_score(by_fold, fold_penalty), by_fold

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import LeakError
-from sentio_rllib.market.feature_set import MARKET_FEATURES, VOLATILITY_FLOOR
+from sentio_rllib.market.feature_set import VOLATILITY_FLOOR
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.tape import Tape, build_tape
 from sentio_rllib.seeding import stream_seed
@@ -184,7 +184,7 @@ def shuffled_returns(bars: Bars, rules: TradingRules, tape_of: TapeOf, simulate:
     scale = np.sqrt(np.square(gains).sum((0, 2)))
     ratio = gains.sum((0, 2)) / np.where(scale > 0.0, scale, 1.0)
     worst = int(np.argmax(np.abs(ratio)))
-    names = [*(f"above the median of {feature.name}" for feature in MARKET_FEATURES), "by a ridge regression"]
+    names = [*(f"above the median of {name}" for name in tape.feature_set.names), "by a ridge regression"]
     text = (
         f"of {policies} policies on {traded.size:,} shuffled bars, the one {names[worst]} gains {ratio[worst]:.1f} "
         f"standard errors (allowed -{GAIN_LIMIT:g} .. {GAIN_LIMIT:g})"
@@ -219,7 +219,7 @@ def extra_delay(tape: Tape) -> ProbeResult:
     )
     if not held:
         alone = [abs(_correlation(column, _targets(tape, judged, 0))) for column in tape.features[judged].T]
-        text += f"; {MARKET_FEATURES[int(np.argmax(alone))].name} alone correlates by {max(alone):.3f} at once"
+        text += f"; {tape.feature_set.names[int(np.argmax(alone))]} alone correlates by {max(alone):.3f} at once"
     return ProbeResult(DELAY, held, text)
 
 

@@ -17,7 +17,7 @@ from sklearn.mixture import GaussianMixture
 from threadpoolctl import threadpool_limits
 
 from sentio_rllib.errors import NonFiniteError
-from sentio_rllib.market.feature_set import MARKET_FEATURES, REGIME_FEATURES
+from sentio_rllib.market.feature_set import CLASSIC, REGIME_FEATURES, set_of_size
 from sentio_rllib.validation.schemes import Range
 
 MAX_FIT_ROWS = 20_000
@@ -28,7 +28,7 @@ FIT_TOLERANCE = 1e-5
 """In log likelihood per bar; at the 1e-3 of scikit-learn a fit stops before it has left a poor start."""
 MAX_REGIMES = 100
 
-_COLUMNS = [[feature.name for feature in MARKET_FEATURES].index(name) for name in REGIME_FEATURES]
+_COLUMNS = [CLASSIC.names.index(name) for name in REGIME_FEATURES]
 _LEVEL = REGIME_FEATURES.index("volatility_level")
 
 
@@ -66,7 +66,7 @@ def fit_regimes(
     Parameters
     ----------
     features
-        float32[T, 14], columns as in :data:`~sentio_rllib.market.features.MARKET_FEATURES`.
+        float32[T, F], of a tape.
     train
         Training segments of the fold. The mixture sees these bars only, at most 20,000 spaced evenly; bars of
         a validation block among them would look ahead.
@@ -84,7 +84,7 @@ def fit_regimes(
     Raises
     ------
     TypeError, ValueError
-        `features` is not float32[T, 14], `regimes` is out of its range, or a segment leaves the tape.
+        `features` is not float32[T, F] of a set, `regimes` is out of its range, or a segment leaves the tape.
     NonFiniteError
         A regime feature is NaN or infinite.
     """
@@ -174,8 +174,9 @@ def _deepest_fall(log_returns: NDArray[np.float64]) -> tuple[int, int]:
 def _check_fit(features: NDArray[np.float32], train: Sequence[Range], regimes: int) -> None:
     if not isinstance(features, np.ndarray) or features.dtype != np.float32:
         raise TypeError("features must be a float32 array")
-    if features.ndim != 2 or features.shape[1] != len(MARKET_FEATURES):
-        raise ValueError(f"features has shape {features.shape}, needed [T, {len(MARKET_FEATURES)}]")
+    if features.ndim != 2:
+        raise ValueError(f"features has shape {features.shape}, needed [T, F]")
+    set_of_size(features.shape[1])
     if not 1 <= regimes <= MAX_REGIMES:
         raise ValueError(f"regimes is {regimes}, allowed 1 .. {MAX_REGIMES}")
     if not any(len(each) for each in train):

@@ -130,6 +130,22 @@ def walk_forward(
     return tuple(made)
 
 
+def training_stretch(fold: Fold) -> Range:
+    """Return training bars as many as the fold validates on, or as there are in one segment, next to its block.
+
+    On them an agent's score tells, beside that in validation, how much of it is fit to its own bars.
+    """
+    first = fold.validation[0]
+    bars = sum(map(len, fold.validation))
+    near = [
+        Range(max(each.start, each.stop - bars), each.stop)
+        if each.start < first.start
+        else Range(each.start, min(each.stop, each.start + bars))
+        for each in fold.train
+    ]
+    return max(near, key=lambda each: (len(each), -abs(each.start - first.start)))
+
+
 def cut_ranges(ranges: Iterable[Range], cuts: Sequence[int], least: int) -> tuple[Range, ...]:
     """Split `ranges` at every cut inside them and leave out pieces shorter than `least` bars."""
     pieces = []

@@ -216,16 +216,28 @@ def combine(
         As in :func:`market_means`.
     """
     session, raw, excess, _ = by_session(records, members, count)
-    means = market_means(hold, count, elsewhere)
     timing = np.zeros(session.size)
     share = 1.0 / (count * len({seed for seed, _ in members}))
-    by_member = dict(zip(members, records, strict=True))
+    found = timing_by_member(records, hold, members, count, elsewhere)
+    for (_, fold), each in zip(members, found, strict=True):
+        timing[np.searchsorted(session, hold[fold].session)] += share * each
+    return Series(session, raw, timing, excess)
+
+
+def timing_by_member(
+    records: Sequence[Record],
+    hold: Mapping[int, Record],
+    members: Sequence[Member],
+    count: int = 1,
+    elsewhere: float | None = None,
+) -> list[Floats]:
+    """Return the timing of each record, float64 of its own sessions; arguments as in :func:`combine`."""
+    means, by_member, found = market_means(hold, count, elsewhere), dict(zip(members, records, strict=True)), []
     for seed, fold in members:
         far = _farthest(fold, hold)
         usual = None if far is None else usual_exposure([by_member[seed, far]], [hold[far]])
-        found = timing_returns(by_member[seed, fold], hold[fold], means[fold], usual)
-        timing[np.searchsorted(session, hold[fold].session)] += share * found
-    return Series(session, raw, timing, excess)
+        found.append(timing_returns(by_member[seed, fold], hold[fold], means[fold], usual))
+    return found
 
 
 def _farthest(fold: int, hold: Mapping[int, Record]) -> int | None:

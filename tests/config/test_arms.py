@@ -126,7 +126,7 @@ def test_every_mistake_in_arms_is_told_at_once() -> None:
             "search.sampler: tpe draws from search.space; arms need search.sampler=grid",
         ),
         (
-            {"arms": PARTS, "space": {"ppo.gamma": {"choice": [0.98, 0.9]}}},
+            {"arms": PARTS, "space": {"ppo.gamma": {"choice": [0.99, 0.9]}}},
             "search.arms: arms are compared as they stand, so nothing is searched; take out ppo.gamma",
         ),
     ],

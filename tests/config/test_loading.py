@@ -197,9 +197,10 @@ def test_values_out_of_range_are_refused_with_their_key(key: str, value: Any) ->
 @pytest.mark.parametrize(
     ("raw", "key", "says"),
     [
-        ({"ppo": {"minibatch_rows": 16384}}, "ppo.minibatch_rows", "exceed the batch of 8192"),
+        ({"ppo": {"minibatch_rows": 16384}}, "ppo.minibatch_rows", "exceed the batch of 4096"),
         ({"ppo": {"minibatch_rows": 1000}}, "ppo.minibatch_rows", "does not divide"),
-        ({"ppo": {"path_group": 5}}, "ppo.path_group", "does not divide environments 32"),
+        ({"ppo": {"path_group": 5, "advantages": "sampled"}}, "ppo.path_group", "does not divide environments 32"),
+        ({"ppo": {"path_group": 4}}, "ppo.path_group", "set it to 1, or ppo.advantages=sampled"),
         ({"trading": {"min_trade": 0.4, "position_step": 0.2}}, "trading.min_trade", "exceeds"),
         ({"trading": {"episode_length": 10}}, "trading.episode_length", "decision interval"),
         ({"search": {"env_steps": 1000}}, "search.evaluate_every", "exceeds the budget of 1000"),
@@ -210,7 +211,7 @@ def test_values_out_of_range_are_refused_with_their_key(key: str, value: Any) ->
         ({"data": {"path": "x.csv", "bars": 3000}}, "validation", "available 3000"),
         ({"policy": {"encoder": "transformer"}}, "policy.encoder", "variant maskable does not show.*set it to mlp"),
         (enhanced(policy={"heads": 3}), "policy.heads", "does not divide d_model 64; set it to one of 1, 2, 4, 8, 16"),
-        (enhanced(ppo={"sequence_length": 48}), "ppo.sequence_length", "rollout_steps 256 .* for instance to 32"),
+        (enhanced(ppo={"sequence_length": 48}), "ppo.sequence_length", "rollout_steps 128 .* for instance to 32"),
         (enhanced(ppo={"minibatch_rows": 32}), "ppo.sequence_length", "minibatch_rows 32; set it for instance to 32"),
         (
             enhanced(data={"path": "x.csv", "bars": 9000}),
@@ -263,7 +264,7 @@ def test_overrides_replace_values_in_their_order(tmp_path: Path) -> None:
             "ppo.gamma=0.99",
             "policy.hidden=[32, 32]",
             "name=other",
-            "search.space.ppo.learning_rate={loguniform: [1e-4, 1e-3]}",
+            "search.space.ppo.learning_rate={loguniform: [1e-4, 1e-2]}",
             "search.space.ppo.clip=null",
             "data.path=a=b.csv",
         ],

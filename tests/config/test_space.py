@@ -54,7 +54,7 @@ def configured(space: dict[str, Any], **search: Any) -> SweepConfig:
         ("ppo.schedule", {"choice": ["constant", "cosin"]}, "'cosin' is outside"),
         ("ppo.gamma", {"choice": [0.98, 0.98]}, "twice"),
         ("ppo.clip", {"uniform": [0.25, 0.3]}, "trial 0 is the default configuration"),
-        ("ppo.path_group", {"choice": [1, 3]}, "cannot train"),
+        ("ppo.path_group", {"choice": [1, 8]}, "no effect without ppo.advantages=sampled"),
         ("ppo.environments", {"int": [30, 40]}, "cannot train"),
         ("ppo.minibatch_rows", {"int": [1, 100000]}, "list a few with choice"),
         ("trading.position_step", {"uniform": [0.001, 1.0]}, "cannot trade"),
@@ -77,8 +77,8 @@ def test_an_entry_that_cannot_be_searched_is_refused_in_one_line(key: Any, entry
     [
         ("policy.heads", {"int": [1, 4]}, "cannot train: 3 does not divide d_model 64"),
         ("policy.d_model", {"choice": [64, 66]}, "cannot train: 4 does not divide d_model 66"),
-        ("ppo.sequence_length", {"choice": [64, 100]}, "cannot train: 100 does not divide rollout_steps 256"),
-        ("ppo.rollout_steps", {"choice": [256, 96]}, "cannot train: 64 does not divide rollout_steps 96"),
+        ("ppo.sequence_length", {"choice": [64, 100]}, "cannot train: 100 does not divide rollout_steps 128"),
+        ("ppo.rollout_steps", {"choice": [128, 96]}, "cannot train: 64 does not divide rollout_steps 96"),
         ("policy.band", {"choice": [32, 4096]}, "policy.band: a decision reads 122865 bars .* at most "),
     ],
 )
@@ -90,9 +90,9 @@ def test_sizes_are_searched_only_where_every_transformer_can_train(key: str, ent
 
 
 def test_without_a_transformer_its_sizes_forbid_nothing() -> None:
-    space = {"ppo.rollout_steps": {"choice": [256, 96]}}
+    space = {"ppo.rollout_steps": {"choice": [128, 96]}}
     mlp = {"variant": "enhanced-maskable", "policy": {"encoder": "mlp"}}
-    assert build_config({**mlp, "search": {"space": space}}).largest("ppo.rollout_steps") == 256
+    assert build_config({**mlp, "search": {"space": space}}).largest("ppo.rollout_steps") == 128
     with pytest.raises(ConfigError, match=r"searching it has no effect with policy\.encoder=mlp"):
         build_config({**mlp, "search": {"space": {"policy.heads": {"int": [1, 4]}}}})
 
@@ -113,7 +113,7 @@ def test_what_depends_on_another_searched_key_is_allowed() -> None:
             "trading.flat_by_close": {"choice": [False, True]},
             "trading.close_minutes": {"int": [5, 30]},
             "ppo.environments": {"choice": [16, 32]},
-            "ppo.path_group": {"choice": [1, 8]},
+            "ppo.advantages": {"choice": ["counterfactual", "sampled"]},
         }
     )
     assert len(config.parameters()) == 4
@@ -133,21 +133,21 @@ def test_a_grid_has_every_point_once_and_begins_with_the_default() -> None:
     config = configured(
         {
             "ppo.epochs": {"int": [2, 6, 2]},
-            "ppo.gamma": {"uniform": [0.94, 0.98, 0.02]},
-            "policy.hidden": {"choice": [[64], [256, 256, 128]]},
+            "ppo.gamma": {"uniform": [0.95, 0.99, 0.02]},
+            "policy.hidden": {"choice": [[64], [64, 64]]},
         },
         sampler="grid",
     )
     space = config.parameters()
     points = [tuple(encode_params(space, point).values()) for point in grid(space, config.default_params())]
-    assert points[0] == (4, 0.98, "[256, 256, 128]")
+    assert points[0] == (4, 0.99, "[64, 64]")
     assert len(points) == len(set(points)) == grid_size(space) == 18
-    assert points[1] == (2, 0.94, "[64]")
+    assert points[1] == (2, 0.95, "[64]")
     assert all(resolve(config, point) for point in grid(space, config.default_params()))
 
 
 def test_a_grid_over_a_continuum_is_refused_with_the_way_out() -> None:
-    space = {"ppo.learning_rate": {"loguniform": [1e-4, 1e-3]}, "ppo.epochs": {"int": [1, 4]}}
+    space = {"ppo.learning_rate": {"loguniform": [1e-4, 1e-2]}, "ppo.epochs": {"int": [1, 4]}}
     assert continuous_keys(configured(space).parameters()) == ["ppo.learning_rate"]
     with pytest.raises(ConfigError, match=r"search.space.ppo.learning_rate.*list the values with choice"):
         configured(space, sampler="grid")

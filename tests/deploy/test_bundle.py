@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from sentio_rllib.deploy.bundle import MarketHours, load_bundle, write_bundle
 from sentio_rllib.errors import CheckpointError
-from sentio_rllib.market.feature_set import FEATURE_VERSION, MARKET_FEATURES, feature_hash
+from sentio_rllib.market.feature_set import CLASSIC, MULTISCALE
 from sentio_rllib.policy.actor_critic import ActorCritic
 from sentio_rllib.policy.checkpoint import sha256_of, write_manifest
 from sentio_rllib.policy.variants import PolicySpec
@@ -96,9 +96,7 @@ def test_a_bundle_is_read_as_it_was_written(written: Path) -> None:
 def test_the_metadata_say_what_it_is_made_of(written: Path) -> None:
     told = load_bundle(written).metadata
     assert {key: told[key] for key in METADATA} == METADATA
-    assert told["features"]["version"] == FEATURE_VERSION
-    assert told["features"]["hash"] == feature_hash()
-    assert told["features"]["market"] == [feature.name for feature in MARKET_FEATURES]
+    assert told["features"] == MULTISCALE.description()
     assert set(told["versions"]) == {"sentio_rllib", "torch", "python"}
     assert told["sha256"] == {name: sha256_of(written / name) for name in ("m.pth", "model.onnx", "model.safetensors")}
 
@@ -175,11 +173,10 @@ def test_other_features_are_refused_and_both_named(folder: Path, key: str, other
     change_metadata(folder, lambda told: told["features"].update({key: other}))
     with pytest.raises(CheckpointError) as caught:
         load_bundle(folder)
-    then = {"version": FEATURE_VERSION, "hash": feature_hash()} | {key: other}
+    then = {"version": MULTISCALE.version, "hash": MULTISCALE.digest} | {key: other}
     assert f"made with features {then['version']} ({then['hash'][:12]})" in str(caught.value)
-    assert f"this version has {FEATURE_VERSION} ({feature_hash()[:12]}); install sentio_rllib 0.1.0" in str(
-        caught.value
-    )
+    known = f"this version has features/v1 ({CLASSIC.digest[:12]}), features/v2 ({MULTISCALE.digest[:12]})"
+    assert f"{known}; install sentio_rllib 0.1.0" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +311,7 @@ def test_the_card_says_plainly_that_the_evidence_does_not_support_it(written: Pa
         "`ppo.learning_rate` 0.001235",
         "## Limits",
         told["sha256"]["model.safetensors"],
-        feature_hash(),
+        MULTISCALE.digest,
         "f" * 64,
     ):
         assert part in text

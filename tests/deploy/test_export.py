@@ -97,8 +97,8 @@ def test_a_decision_does_not_depend_on_its_batch(small_tape: Tape) -> None:
 def test_a_window_of_another_length_is_refused() -> None:
     model = DecisionModel(network_of(SPECS["enhanced"]))
     assert model.bars == 25  # 2 layers of a band of 3 patches of 5 bars
-    with pytest.raises(ValueError, match=r"\(4, 24, 14\); pass \[batch, 25, 14\]"):
-        model(torch.zeros(4, 24, 14), torch.zeros(4, 6), torch.ones(4, 3, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"\(4, 24, 20\); pass \[batch, 25, 20\]"):
+        model(torch.zeros(4, 24, 20), torch.zeros(4, 6), torch.ones(4, 3, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("name", EXPORTED)

@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError
 from sentio_rllib.market import feature_set as module
-from sentio_rllib.market.feature_set import MARKET_FEATURES, PORTFOLIO_FEATURES, feature_hash, max_lookback
+from sentio_rllib.market.feature_set import (
+    CLASSIC,
+    FEATURE_SETS,
+    MULTISCALE,
+    PORTFOLIO_FEATURES,
+    feature_set,
+    set_of_digest,
+    set_of_size,
+)
 from sentio_rllib.market.features import (
     compute_market_features,
     session_anchor,
@@ -27,7 +35,7 @@ from sentio_rllib.market.streaming import StreamingFeatures
 from tests.strategies import MARKETS, irregular_bars, make_bars, session_minutes
 
 PRICES = ("open", "high", "low", "close", "volume")
-COLUMN = {feature.name: column for column, feature in enumerate(MARKET_FEATURES)}
+COLUMN = {name: column for column, name in enumerate(MULTISCALE.names)}
 FULL_DAYS = ("2024-09-09", "2024-09-12")
 
 
@@ -77,38 +85,63 @@ def stream(bars: Bars, start: int = 0) -> tuple[NDArray[np.float32], StreamingFe
 
 
 def test_the_list_is_fixed() -> None:
-    assert tuple(COLUMN) == (
+    assert CLASSIC.names == (
         "return_1", "return_5", "return_30", "return_390", "return_session", "volatility_ratio",
         "volatility_level", "close_location", "rsi_14", "sma_12_26", "bollinger_20", "volume_z", "minute_sin",
         "minute_cos",
     )  # fmt: skip
+    assert MULTISCALE.names == (*CLASSIC.names, *(f"absolute_return_{window}" for window in (5, 10, 15, 60, 120, 240)))
     assert len(PORTFOLIO_FEATURES) == 6
 
 
 def test_the_hash_names_this_version_and_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    # a feature that changes needs a new FEATURE_VERSION; checkpoints made with this hash rely on it
-    assert feature_hash() == "7199a2968843bf09628e9052183958322c437973c28882e2cbe6ccb94e39b14d"
-    seen = {feature_hash()}
-    rescaled = dataclasses.replace(MARKET_FEATURES[0], scale=0.25)
-    changes = {
-        "FEATURE_VERSION": "features/v0",
-        "MARKET_FEATURES": (rescaled, *MARKET_FEATURES[1:]),
-        "PORTFOLIO_FEATURES": PORTFOLIO_FEATURES[::-1],
+    # a feature that changes needs a new version; checkpoints made with these hashes rely on it
+    assert CLASSIC.digest == "7199a2968843bf09628e9052183958322c437973c28882e2cbe6ccb94e39b14d"
+    assert MULTISCALE.digest == "6345ef5eb9f3101337c6eb143f52f57bd5d0c81f48981c028a8f011a879c4b61"
+    rescaled = dataclasses.replace(CLASSIC.features[0], scale=0.25)
+    seen = {
+        CLASSIC.digest,
+        MULTISCALE.digest,
+        dataclasses.replace(CLASSIC, version="features/v0").digest,
+        dataclasses.replace(CLASSIC, features=(rescaled, *CLASSIC.features[1:])).digest,
     }
-    for name, value in changes.items():
-        with monkeypatch.context() as patch:
-            patch.setattr(module, name, value)
-            seen.add(feature_hash())
-    assert len(seen) == 4
+    monkeypatch.setattr(module, "PORTFOLIO_FEATURES", PORTFOLIO_FEATURES[::-1])
+    seen.add(dataclasses.replace(CLASSIC).digest)
+    assert len(seen) == 5
+
+
+def test_a_set_is_found_by_name_size_and_hash() -> None:
+    for name, each in FEATURE_SETS.items():
+        assert feature_set(name) is set_of_size(len(each)) is set_of_digest(each.digest) is each
+        assert each.features[:14] == CLASSIC.features
+    assert set_of_digest("0" * 64) is None
+    with pytest.raises(ConfigError, match="'clasic' is unknown; choose one of classic, multiscale"):
+        feature_set("clasic")
+    with pytest.raises(ValueError, match=r"15 market features: .* allowed 14 \(classic\), 20 \(multiscale\)"):
+        set_of_size(15)
+
+
+def test_the_classic_set_is_the_first_columns(bars: Bars) -> None:
+    both = compute_market_features(bars, MULTISCALE)
+    np.testing.assert_array_equal(compute_market_features(bars, CLASSIC), both[:, :14])
+
+
+def test_absolute_returns_are_the_logs_of_their_means(bars: Bars, columns: dict[str, NDArray[np.float32]]) -> None:
+    sizes = pd.Series(np.log(bars.close)).diff().abs()
+    for window in (5, 10, 15, 60, 120, 240):
+        wanted = np.log(sizes.rolling(window).mean() / (5e-4 * math.sqrt(2 / math.pi)))
+        np.testing.assert_allclose(columns[f"absolute_return_{window}"][window:], wanted[window:], atol=1e-6)
 
 
 def test_lookbacks_count_the_normaliser_and_the_longest_session() -> None:
-    lookbacks = {feature.name: feature.lookback() for feature in MARKET_FEATURES}
+    lookbacks = {feature.name: feature.lookback() for feature in MULTISCALE.features}
     assert [lookbacks[name] for name in ("return_1", "return_390", "return_session", "sma_12_26")] == [390] * 4
     assert (lookbacks["volume_z"], lookbacks["bollinger_20"], lookbacks["rsi_14"]) == (389, 19, 14)
     assert lookbacks["close_location"] == lookbacks["minute_sin"] == 0
-    assert max_lookback() == 390
-    assert max_lookback(1440) == 1439
+    assert lookbacks["absolute_return_240"] == 240
+    for each in FEATURE_SETS.values():
+        assert each.lookback() == 390
+        assert each.lookback(1440) == 1439
 
 
 def test_reference_volatility_must_be_positive_and_finite(bars: Bars) -> None:
@@ -199,7 +232,7 @@ def test_features_spread_so_that_a_network_can_read_them() -> None:
     bars = make_bars(session_minutes("2024-09-03", "2024-09-20"), seed=3)
     warm = compute_market_features(bars)[390:]
     spread = {name: float(warm[:, column].std()) for name, column in COLUMN.items()}
-    unlevelled = {name: value for name, value in spread.items() if not name.startswith("volatility")}
+    unlevelled = {name: value for name, value in spread.items() if not name.startswith(("volatility", "absolute"))}
     assert all(0.25 <= value <= 1.0 for value in unlevelled.values()), unlevelled
 
 
@@ -207,8 +240,9 @@ def test_volatility_level_is_a_plain_logarithm_of_the_reference(bars: Bars) -> N
     level = COLUMN["volatility_level"]
     usual = compute_market_features(bars, reference_volatility=5e-4)[390:]
     half = compute_market_features(bars, reference_volatility=2.5e-4)[390:]
-    np.testing.assert_allclose(half[:, level] - usual[:, level], math.log(2), atol=1e-5)
-    others = [column for column in COLUMN.values() if column != level]
+    levels = [level, *(COLUMN[name] for name in COLUMN if name.startswith("absolute"))]
+    np.testing.assert_allclose(half[:, levels] - usual[:, levels], math.log(2), atol=1e-5)
+    others = [column for column in COLUMN.values() if column not in levels]
     np.testing.assert_array_equal(half[:, others], usual[:, others])
 
 
@@ -223,18 +257,18 @@ def test_no_feature_reads_a_later_bar(bars: Bars, data: st.DataObject) -> None:
 @settings(max_examples=25, deadline=None)
 @given(bars=irregular_bars(), data=st.data())
 def test_no_feature_reads_beyond_its_lookback(bars: Bars, data: st.DataObject) -> None:
-    t = data.draw(st.integers(min(max_lookback() + 1, bars.n - 1), bars.n - 1))
+    t = data.draw(st.integers(min(MULTISCALE.lookback() + 1, bars.n - 1), bars.n - 1))
     before = compute_market_features(bars)
-    for column, feature in enumerate(MARKET_FEATURES):
+    for column, feature in enumerate(MULTISCALE.features):
         oldest = t - feature.lookback()
         if oldest > 0:
             after = compute_market_features(disturbed(bars, slice(0, oldest), column))
             assert after[t, column] == before[t, column], feature.name
 
 
-@pytest.mark.parametrize("name", [feature.name for feature in MARKET_FEATURES])
+@pytest.mark.parametrize("name", MULTISCALE.names)
 def test_the_declared_lookback_is_the_least_that_holds(bars: Bars, name: str) -> None:
-    column, lookback = COLUMN[name], MARKET_FEATURES[COLUMN[name]].lookback()
+    column, lookback = COLUMN[name], MULTISCALE.features[COLUMN[name]].lookback()
     t = 3 * 390 - 1
     changed = compute_market_features(disturbed(bars, t - lookback))
     kept = compute_market_features(disturbed(bars, t - lookback - 1))
@@ -247,10 +281,10 @@ def test_the_declared_lookback_is_the_least_that_holds(bars: Bars, name: str) ->
 @settings(max_examples=25, deadline=None)
 @given(bars=irregular_bars(), data=st.data())
 def test_a_window_of_the_bars_gives_the_same_values(bars: Bars, data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, bars.n - max_lookback() - 1))
-    stop = data.draw(st.integers(start + max_lookback() + 1, bars.n))
-    whole = compute_market_features(bars)[start + max_lookback() : stop]
-    part = compute_market_features(bars.slice(start, stop))[max_lookback() :]
+    start = data.draw(st.integers(0, bars.n - MULTISCALE.lookback() - 1))
+    stop = data.draw(st.integers(start + MULTISCALE.lookback() + 1, bars.n))
+    whole = compute_market_features(bars)[start + MULTISCALE.lookback() : stop]
+    part = compute_market_features(bars.slice(start, stop))[MULTISCALE.lookback() :]
     np.testing.assert_allclose(part, whole, rtol=0, atol=1e-7)
 
 
@@ -266,11 +300,11 @@ def test_streaming_equals_batch(bars: Bars) -> None:
 @settings(max_examples=10, deadline=None)
 @given(bars=irregular_bars(), data=st.data())
 def test_streaming_may_begin_anywhere_once_it_is_warm(bars: Bars, data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, bars.n - max_lookback() - 1))
+    start = data.draw(st.integers(0, bars.n - MULTISCALE.lookback() - 1))
     rows, streaming = stream(bars, start)
     assert streaming.is_warm
-    expected = compute_market_features(bars)[start + max_lookback() :]
-    np.testing.assert_allclose(rows[max_lookback() :], expected, rtol=0, atol=1e-6)
+    expected = compute_market_features(bars)[start + MULTISCALE.lookback() :]
+    np.testing.assert_allclose(rows[MULTISCALE.lookback() :], expected, rtol=0, atol=1e-6)
 
 
 def test_streaming_is_warm_after_the_lookback_and_one_bar(bars: Bars) -> None:
@@ -292,7 +326,7 @@ def test_bars_outside_the_hours_and_sessions_of_a_whole_day(calendar: str) -> No
     values = compute_market_features(bars)
     rows, _ = stream(bars)
     np.testing.assert_allclose(rows, values, rtol=0, atol=1e-6)
-    t, lookback, column = bars.n - 1, max_lookback(session_minutes_), COLUMN["return_session"]
+    t, lookback, column = bars.n - 1, MULTISCALE.lookback(session_minutes_), COLUMN["return_session"]
     assert compute_market_features(disturbed(bars, slice(0, t - lookback)))[t, column] == values[t, column]
 
 
@@ -320,9 +354,9 @@ def test_the_session_open_after_missing_minutes_and_nights() -> None:
 def test_features_are_finite_and_bounded(bars: Bars) -> None:
     values = compute_market_features(bars)
     assert values.dtype == np.float32
-    assert values.shape == (bars.n, 14)
+    assert values.shape == (bars.n, 20)
     assert np.isfinite(values).all()
-    limits = np.array([5.0 if feature.squash == "clip" else 1.0 for feature in MARKET_FEATURES])
+    limits = np.array([5.0 if feature.squash == "clip" else 1.0 for feature in MULTISCALE.features])
     assert (np.abs(values) <= limits).all()
 
 
@@ -336,6 +370,8 @@ def test_short_tapes_of_every_market_are_finite(market: str, n: int) -> None:
 def test_a_constant_price_says_nothing() -> None:
     bars = make_bars(session_minutes(*FULL_DAYS), market="constant")
     values = compute_market_features(bars)
-    silent = [COLUMN[name] for name in COLUMN if not name.startswith(("minute", "volume", "volatility_level"))]
+    silent = [
+        COLUMN[name] for name in COLUMN if not name.startswith(("minute", "volume", "volatility_level", "absolute"))
+    ]
     np.testing.assert_array_equal(values[:, silent], 0.0)
     assert (values[:, COLUMN["volatility_level"]] == -5.0).all()

@@ -90,3 +90,31 @@ def test_without_an_edge_there_is_nothing_to_recentre() -> None:
 def test_laws_out_of_range_are_refused(law: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"allowed -0\.001 \.\. 0\.001 a bar, and above 0"):
         synthetic_market(1_000, **law)
+
+
+def test_with_a_memory_the_order_of_calm_and_volatile_halves_tells_a_later_regime() -> None:
+    length, memory = 60, 420
+    market = synthetic_market(120_000, seed=4, edge=0.0, regime_bars=length, memory=memory)
+    body = np.log(market.bars.close / market.bars.open)
+    regime, stretches = market.regime, market.bars.n // length - (memory // length + 2)
+    told, own = [], []
+    for number in range(stretches):
+        start = number * length
+        first, second = (np.abs(body[start + half : start + half + length // 2]).mean() for half in (0, length // 2))
+        later = regime[start + length + memory]
+        assert (regime[start + length + memory : start + 2 * length + memory] == later).all()
+        told.append((first < second) == (later == 1))
+        own.append((first < second) == (regime[start] == 1))
+    assert np.mean(told) > 0.97  # calm first: a bull
+    assert 0.45 < np.mean(own) < 0.55
+    assert 0.45 < regime.mean() < 0.55
+    volatility = [body[regime == state].std() for state in (0, 1)]
+    assert volatility[0] == pytest.approx(volatility[1], rel=0.05)
+
+
+def test_no_memory_is_the_market_of_before_and_a_wrong_one_is_refused() -> None:
+    plain, none = synthetic_market(3_000, seed=1), synthetic_market(3_000, seed=1, memory=0)
+    assert plain.bars.fingerprint == none.bars.fingerprint
+    for wrong in (-1, 1.5, True):
+        with pytest.raises(ConfigError, match="memory"):
+            synthetic_market(3_000, memory=wrong)  # type: ignore[arg-type]  # wrong on purpose

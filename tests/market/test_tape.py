@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sentio_rllib.errors import ConfigError
-from sentio_rllib.market.feature_set import MARKET_FEATURES
+from sentio_rllib.market.feature_set import MULTISCALE
 from sentio_rllib.market.features import compute_market_features, volatility
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import assign_sessions
@@ -66,7 +66,7 @@ def test_fields(bars: Bars, tape: Tape) -> None:
     dtypes |= dict.fromkeys(("session", "minute", "minutes_left"), np.int32)
     dtypes |= {"timestamp": np.int64, "cuts": np.int64, "features": np.float32, "session_last": np.bool_}
     assert {name: getattr(tape, name).dtype for name in dtypes} == dtypes
-    assert tape.features.shape == (900, len(MARKET_FEATURES))
+    assert tape.features.shape == (900, len(MULTISCALE))
     np.testing.assert_array_equal(tape.features, compute_market_features(bars))
     np.testing.assert_array_equal(tape.volatility, volatility(bars.close))
     np.testing.assert_array_equal(tape.session_labels.astype(str), ["2024-11-27", "2024-11-29", "2024-12-02"])

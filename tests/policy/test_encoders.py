@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sentio_rllib.policy.actor_critic import N_MARKET, ActorCritic, TapeReader
+from sentio_rllib.market.feature_set import MULTISCALE
+from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.encoders import (
     BandedAttention,
     GatedResidual,
@@ -27,7 +28,7 @@ MEMBERS = [(0, 0), (3, 1)]
 
 
 def _features(dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(BARS, N_MARKET, generator=torch.Generator().manual_seed(1), dtype=dtype)
+    return torch.randn(BARS, len(MULTISCALE), generator=torch.Generator().manual_seed(1), dtype=dtype)
 
 
 def _network(
@@ -52,7 +53,7 @@ def _network(
     network = ActorCritic(spec, members).to(dtype)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            if name.endswith(("distance", "bias")):  # zero at the start, which would hide a wrong one
+            if name.endswith(("distance", "bias", "neck.weight")):  # zero at the start, which would hide a wrong one
                 for index, (seed, fold) in enumerate(members):
                     generator = torch.Generator().manual_seed(100 * seed + fold)
                     parameter[index] = torch.randn(parameter.shape[1:], generator=generator)
@@ -60,7 +61,7 @@ def _network(
 
 
 def _embeddings(network: ActorCritic, features: torch.Tensor, bars: torch.Tensor) -> torch.Tensor:
-    return TapeReader(features, network.spec).contexts(network.policy_context, bars)[..., N_MARKET:].detach()
+    return TapeReader(features, network.spec).contexts(network.policy_context, bars)[..., len(MULTISCALE) :].detach()
 
 
 def _isolated(network: ActorCritic, features: torch.Tensor, bar: int) -> torch.Tensor:
@@ -144,7 +145,9 @@ def test_a_stacked_encoder_drops_and_encodes_what_it_would_alone(shape: tuple[in
     encoded = together.policy_context(reader.market(bars), line)
     encoded.square().sum().backward()  # type: ignore[no-untyped-call]  # torch's
     again = together.policy_context(reader.market(bars), line)
-    assert not torch.equal(again, encoded)  # the next pass drops others
+    assert torch.equal(again, encoded)  # the next pass of the iteration drops the same
+    together.begin_iteration(5)
+    assert not torch.equal(together.policy_context(reader.market(bars), line), encoded)
     for index, member in enumerate(members):
         alone = _network(shape, dropout=0.3, members=[member])
         one = bars[:, index : index + 1]
@@ -205,11 +208,33 @@ def test_a_gate_starts_near_the_identity() -> None:
 def test_receptive_patches_grow_with_each_layer() -> None:
     assert [receptive_patches(layers, 32) for layers in (1, 2, 3)] == [32, 63, 94]
     encoder = TapeTransformer(
-        MEMBERS, 4, d_model=4, heads=1, layers=2, band=3, dropout=0.0, gated=False, name="x"
+        MEMBERS, 4, d_model=4, heads=1, layers=2, band=3, dropout=0.0, gated=False, neck=3, name="x"
     ).double()
     patches = torch.randn(2, 9, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    assert encoder.neck is not None
+    with torch.no_grad():
+        encoder.neck.weight.fill_(0.5).mul_(torch.arange(12.0).view(1, 4, 3))
     encoder(Line(patches, torch.full((2, 1), 8)))[0, 0, 0].backward()
     assert patches.grad is not None
     reached = patches.grad[0].abs().amax(-1) > 0
     assert reached.tolist() == [False] * 4 + [True] * receptive_patches(2, 3)
     assert patches.grad[1].abs().max() == 0
+
+
+def test_a_neck_hands_on_few_numbers_that_are_0_at_first_and_learn() -> None:
+    shared: dict[str, Any] = {"d_model": 8, "heads": 2, "layers": 1, "band": 3, "dropout": 0.0, "gated": False}
+    narrow = TapeTransformer(MEMBERS, 4, **shared, neck=4, name="x").double()
+    wide = TapeTransformer(MEMBERS, 4, **shared, neck=0, name="x").double()
+    line = Line(torch.randn(2, 9, 4, dtype=torch.float64), torch.arange(3, 9).expand(2, -1))
+    assert (narrow.out_features, wide.out_features) == (4, 8)
+    found, unbounded = narrow(line), wide(line)
+    assert found.shape == (2, 6, 4)
+    assert bool((found == 0.0).all())
+    torch.testing.assert_close(unbounded.square().mean(-1), torch.ones(2, 6, dtype=torch.float64), atol=1e-4, rtol=0.0)
+    found.sum().backward()
+    assert narrow.neck is not None
+    assert narrow.neck.weight.grad is not None
+    assert bool((narrow.neck.weight.grad.abs().amax((1, 2)) > 0.0).all())
+    with torch.no_grad():
+        narrow.neck.weight.add_(5.0 * torch.randn(narrow.neck.weight.shape, dtype=torch.float64))
+    assert 0.5 < float(narrow(line).detach().abs().max()) <= 1.0

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sentio_rllib.policy.actor_critic import N_MARKET, N_PORTFOLIO, ActorCritic, TapeReader
+from sentio_rllib.market.feature_set import MULTISCALE
+from sentio_rllib.policy.actor_critic import N_PORTFOLIO, ActorCritic, TapeReader
 from sentio_rllib.policy.heads import MASKED_LOGIT
 from sentio_rllib.policy.layers import StackedDropout, StackedLinear
 from sentio_rllib.policy.variants import PolicySpec
@@ -28,12 +29,12 @@ SPECS = [
     replace(ENHANCED, encoder="mlp", mixture="logits"),
     replace(ENHANCED, dropout=0.3),
 ]
-FEATURES = torch.randn(400, N_MARKET, generator=torch.Generator().manual_seed(8), dtype=torch.float64)
+FEATURES = torch.randn(400, len(MULTISCALE), generator=torch.Generator().manual_seed(8), dtype=torch.float64)
 
 
 def _inputs(members: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
-    market = torch.randn(ROWS, members, N_MARKET, generator=generator, dtype=torch.float64)
+    market = torch.randn(ROWS, members, len(MULTISCALE), generator=generator, dtype=torch.float64)
     portfolio = torch.randn(ROWS, members, N_PORTFOLIO, generator=generator, dtype=torch.float64)
     mask = torch.rand(ROWS, members, 3, generator=generator) < 0.7
     mask[..., 0] = True
@@ -138,11 +139,18 @@ def test_dropout_masks_are_a_members_own_and_off_in_evaluation() -> None:
     together = StackedDropout(MEMBERS, 0.5, name="d")
     alone = StackedDropout([MEMBERS[1]], 0.5, name="d")
     ones = torch.ones(3, 50, 4)
+    seen = []
     for iteration in (1, 2):
-        together.begin_iteration(iteration)
-        alone.begin_iteration(iteration)
+        together.begin_iteration(iteration, 5)
+        alone.begin_iteration(iteration, 5)
+        together.rows = alone.rows = torch.arange(50) % 5
         dropped = together(ones)
         assert torch.equal(dropped[1:2], alone(ones[1:2]))
         assert set(dropped.unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(dropped[:, :5], dropped[:, 45:])  # an environment keeps its mask
+        assert torch.equal(dropped, together(ones))
+        assert not torch.equal(dropped[:, 0], dropped[:, 1])
+        seen.append(dropped)
+    assert not torch.equal(*seen)
     together.eval()
     assert torch.equal(together(ones), ones)

@@ -223,6 +223,11 @@ def test_the_budget_ends_a_trial_with_its_reason(small_splits: Splits, small_tap
     first, second = algorithm.train(), algorithm.train()
     assert first["stop_reason"] is None
     assert (second["stop_reason"], second["done"], second["env_steps"]) == ("budget", True, 512)
+    for result in (first, second):
+        assert 0.0 < result["approximate_kl"] < 1.0
+        assert 0.0 <= result["clip_fraction"] < 1.0
+        assert result["rung_score"] == max(result["cv_score"], result["sampled_score"])
+        assert result["env_steps_per_s"] == pytest.approx(256 / result["train_seconds"], rel=1e-9)
     algorithm.stop()
 
 

@@ -35,6 +35,54 @@ def test_loss_by_hand() -> None:
     assert loss.total.item() == pytest.approx(0.5 * 2.5 - 0.01 * sum(entropies) / 2)
 
 
+def test_over_all_actions_it_is_the_mean_of_what_samples_would_give() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rows, members = 40, 2
+    logits, before, advantages = (torch.randn(rows, members, 3, generator=generator).double() for _ in range(3))
+    allowed = torch.rand(rows, members, 3, generator=generator) < 0.7
+    allowed[..., 0] = True
+    logits, before = mask_logits(logits, allowed), mask_logits(before, allowed)
+    old, advantages = torch.log_softmax(before, -1), 2.0 * advantages * allowed
+    logits.requires_grad_()
+    quantiles, targets = torch.zeros(rows, members, 1).double(), torch.zeros(rows, members).double()
+    taken = torch.zeros(rows, members, dtype=torch.int64)
+    given = {"old_log_prob": old, "advantages": advantages, "value_targets": targets, "actions": taken}
+    whole = ppo_loss(logits, quantiles, None, **given, **WEIGHTS)
+    expected, clipped = torch.zeros(members).double(), torch.zeros(members).double()
+    for row in range(rows):
+        for action in range(3):
+            given = {
+                "actions": torch.full((1, members), action),
+                "old_log_prob": old[row : row + 1, :, action],
+                "advantages": advantages[row : row + 1, :, action],
+                "value_targets": targets[:1],
+            }
+            one = ppo_loss(logits[row : row + 1], quantiles[:1], None, **given, **WEIGHTS)
+            weight = old[row, :, action].exp() / rows
+            expected = expected + weight * one.policy
+            clipped = clipped + weight * one.clip_fraction
+    torch.testing.assert_close(whole.policy, expected, atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(whole.clip_fraction, clipped, atol=1e-12, rtol=0.0)
+    divergence = (old.exp() * (old - torch.log_softmax(logits, -1))).masked_fill(~allowed, 0.0).sum(-1).mean(0)
+    torch.testing.assert_close(whole.approximate_kl, divergence.detach(), atol=1e-12, rtol=0.0)
+    (found,) = torch.autograd.grad(whole.policy.sum(), logits, retain_graph=True)
+    (wanted,) = torch.autograd.grad(expected.sum(), logits)
+    torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0.0)
+
+
+def test_over_all_actions_it_stays_finite_where_the_old_policy_was_sure() -> None:
+    old = torch.log_softmax(torch.tensor([[[0.0, -90.0, -1e9]]]), -1)
+    logits = torch.tensor([[[-50.0, 50.0, -1e9]]], requires_grad=True)
+    given = {"actions": torch.zeros(1, 1, dtype=torch.int64), "advantages": torch.tensor([[[1.0, -3.0, 0.0]]])}
+    loss = ppo_loss(
+        logits, torch.zeros(1, 1, 1), None, old_log_prob=old, value_targets=torch.zeros(1, 1), **given, **WEIGHTS
+    )
+    loss.total.sum().backward()  # type: ignore[no-untyped-call]  # torch's
+    assert all(bool(torch.isfinite(term).all()) for term in loss)
+    assert logits.grad is not None
+    assert bool(torch.isfinite(logits.grad).all())
+
+
 def test_masked_actions_have_probability_zero_and_no_part_in_the_entropy() -> None:
     logits = mask_logits(torch.zeros(1, 1, 3, requires_grad=True), torch.tensor([[[True, False, True]]]))
     log_probs = torch.log_softmax(logits, -1)

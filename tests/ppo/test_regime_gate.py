@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sentio_rllib.market.feature_set import MARKET_FEATURES
+from sentio_rllib.market.feature_set import MULTISCALE
 from sentio_rllib.market.tape import Tape
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.ppo.algorithm import SentioPPO, SentioPPOConfig
@@ -53,7 +53,7 @@ def _market() -> _Market:
     signal = rng.choice([-1.0, 1.0], DECISIONS)
     returns = np.roll(np.repeat(EDGE / INTERVAL * signal * regime, INTERVAL), INTERVAL)
     close = 100.0 * np.exp(np.cumsum(returns))
-    names = [feature.name for feature in MARKET_FEATURES]
+    names = list(MULTISCALE.names)
     features = 0.1 * rng.standard_normal((DECISIONS * INTERVAL, len(names))).astype(np.float32)
     features[:, names.index("close_location")] = np.repeat(signal, INTERVAL)
     features[:, names.index("volume_z")] = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,12 @@ from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.ppo.gae import standardize_per_member, tail_advantages
 from sentio_rllib.ppo.learner import learning_rate_at
-from sentio_rllib.ppo.rollout import RolloutSampler, StartSampler, _Lookahead
+from sentio_rllib.ppo.lookahead import Lookahead
+from sentio_rllib.ppo.precision import autocast, compute_dtype
+from sentio_rllib.ppo.rollout import RolloutSampler
 from sentio_rllib.ppo.scoring import Scorer
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
+from sentio_rllib.ppo.starts import StartSampler
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import StepResult
 from sentio_rllib.validation.splits import Range, Splits
@@ -27,11 +31,11 @@ from sentio_rllib.validation.splits import Range, Splits
 MEMBERS = ((1, 0), (1, 1), (2, 1))
 
 
-def _sampler(splits: Splits, tape: Tape, *, masks: str = "state", **ppo: int) -> RolloutSampler:
+def _sampler(splits: Splits, tape: Tape, *, masks: str = "state", **ppo: Any) -> RolloutSampler:
     settings = TrialSettings(
         TradingRules(masks=masks, episode_length=300),  # type: ignore[arg-type]  # a name of the three
         PolicySpec(hidden=(8,)),
-        PPOSettings(precision="float32", **{"environments": 8, "rollout_steps": 40, **ppo}),  # type: ignore[arg-type]
+        PPOSettings(precision="float32", **{"advantages": "sampled", "environments": 8, "rollout_steps": 40, **ppo}),  # type: ignore[arg-type]
         splits.folds,
         MEMBERS,
     )
@@ -70,9 +74,10 @@ def test_segments_without_room_for_an_episode_are_refused() -> None:
         StartSampler([[Range(0, 301)]], 300, 15)
 
 
+@pytest.mark.parametrize("advantages", ["sampled", "counterfactual"])
 @pytest.mark.parametrize("masks", ["none", "state", "risk"])
-def test_the_mask_shown_is_the_mask_used(small_splits: Splits, small_tape: Tape, masks: str) -> None:
-    rollout = _sampler(small_splits, small_tape, masks=masks).sample(0)
+def test_the_mask_shown_is_the_mask_used(small_splits: Splits, small_tape: Tape, masks: str, advantages: str) -> None:
+    rollout = _sampler(small_splits, small_tape, masks=masks, advantages=advantages).sample(0)
     shown, actions = rollout.columns["action_mask"], rollout.columns["actions"]
     chosen = shown.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
     assert bool(chosen.all())
@@ -92,8 +97,11 @@ def test_a_path_group_shares_its_bars_to_the_end(small_splits: Splits, small_tap
         assert not bool((bars[:, 0] == bars[:, 1]).all())
 
 
-def test_a_rollout_depends_on_its_iteration_and_state_alone(small_splits: Splits, small_tape: Tape) -> None:
-    one, other = _sampler(small_splits, small_tape), _sampler(small_splits, small_tape)
+@pytest.mark.parametrize("advantages", ["sampled", "counterfactual"])
+def test_a_rollout_depends_on_its_iteration_and_state_alone(
+    small_splits: Splits, small_tape: Tape, advantages: str
+) -> None:
+    one, other = (_sampler(small_splits, small_tape, advantages=advantages) for _ in range(2))
     one.sample(0)
     other.set_state(one.get_state())
     first, second = one.sample(1).columns, other.sample(1).columns
@@ -112,6 +120,32 @@ def test_advantages_are_standardised_and_episodes_end_apart(small_splits: Splits
     assert len(set(restarts.tolist())) > 5
 
 
+@pytest.mark.parametrize("changes", [{}, {"max_drawdown": 0.01}, {"drawdown_weight": 0.5}], ids=str)
+def test_counterfactual_rollouts_walk_the_same_bars_with_advantages_of_all_actions(
+    small_splits: Splits, small_tape: Tape, changes: dict[str, float]
+) -> None:
+    sampled = _enhanced(small_splits, small_tape, **changes)
+    counterfactual = _enhanced(small_splits, small_tape, advantages="counterfactual", **changes)
+    for iteration in range(3):
+        wanted, found = sampled.sample(iteration), counterfactual.sample(iteration)
+        for key in ("bar", "portfolio", "action_mask", "actions"):
+            assert torch.equal(wanted.columns[key], found.columns[key])
+        assert all(torch.equal(wanted.figures[key], found.figures[key]) for key in wanted.figures)
+        rows, actions = found.columns, found.columns["actions"].unsqueeze(-1)
+        taken = rows["log_prob"].gather(-1, actions).squeeze(-1)
+        torch.testing.assert_close(taken, wanted.columns["log_prob"], rtol=0, atol=1e-12)
+        advantages, allowed = rows["advantages"], rows["action_mask"]
+        assert (rows["log_prob"].exp() * advantages).sum(-1).abs().max() < 1e-9
+        assert bool((advantages[~allowed] == 0.0).all())
+        for member in range(len(MEMBERS)):
+            of_member = advantages[:, member][allowed[:, member]]
+            assert of_member.square().mean().item() == pytest.approx(1.0, abs=1e-6)
+        # both estimate the same returns, one with the noise of the actions that happened to be sampled
+        pairs = torch.stack([rows["value_targets"].flatten(), wanted.columns["value_targets"].flatten()])
+        assert torch.corrcoef(pairs)[0, 1] > 0.5
+        assert not torch.equal(*pairs)
+
+
 def test_learning_rate_schedules() -> None:
     base = PPOSettings(learning_rate=0.4)
     points = (0.0, 0.25, 0.5, 1.0, 1.5)
@@ -128,12 +162,12 @@ def test_learning_rate_schedules() -> None:
     assert [learning_rate_at(plateau, point, factor) for point, factor in ((0.0, 1.0), (0.9, 0.25))] == [0.4, 0.1]
 
 
-def _enhanced(splits: Splits, tape: Tape, max_drawdown: float = 0.2, **ppo: float) -> RolloutSampler:
+def _enhanced(splits: Splits, tape: Tape, max_drawdown: float = 0.2, **ppo: Any) -> RolloutSampler:
     policy = PolicySpec(variant="enhanced-maskable", hidden=(8,), d_model=8, heads=2, layers=2, band=3, quantiles=7)
     settings = TrialSettings(
         TradingRules(masks="risk", episode_length=300, max_drawdown=max_drawdown),
         policy,
-        PPOSettings(precision="float64", **{"environments": 8, "rollout_steps": 40, **ppo}),  # type: ignore[arg-type]
+        PPOSettings(precision="float64", **{"advantages": "sampled", "environments": 8, "rollout_steps": 40, **ppo}),  # type: ignore[arg-type]
         splits.folds,
         MEMBERS,
     )
@@ -168,7 +202,7 @@ def test_decisions_are_made_on_the_embeddings_of_their_own_bars(
     plans_again: bool,
 ) -> None:
     sampler = _enhanced(small_splits, small_tape, max_drawdown, path_group=path_group)
-    network, plan = sampler.network, _Lookahead._plan
+    network, plan = sampler.network, Lookahead._plan
     decide = network.policy
     contexts: list[torch.Tensor] = []
     plans: list[int] = []
@@ -177,12 +211,12 @@ def test_decisions_are_made_on_the_embeddings_of_their_own_bars(
         contexts.append(context.clone())
         return decide(context, portfolio, mask)
 
-    def counted(self: _Lookahead, first: int, environments: torch.Tensor) -> torch.Tensor:
+    def counted(self: Lookahead, first: int, environments: torch.Tensor) -> torch.Tensor:
         plans.append(first)
         return plan(self, first, environments)
 
     monkeypatch.setattr(network, "policy", policy)
-    monkeypatch.setattr(_Lookahead, "_plan", counted)
+    monkeypatch.setattr(Lookahead, "_plan", counted)
     stops = 0.0
     for iteration in range(3):
         contexts.clear()
@@ -272,3 +306,46 @@ def test_tails_weigh_in_the_advantages_and_not_in_the_targets(small_splits: Spli
     targets = averse["value_targets"]
     expected = targets - quantiles.mean(-1) + 0.5 * tail_advantages(targets, quantiles)
     torch.testing.assert_close(averse["advantages"], standardize_per_member(expected), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["float64", "bfloat16"])
+@pytest.mark.parametrize("shape", [{"variant": "maskable"}, {"shared": True}, {"encoder": "mlp"}, {}], ids=str)
+def test_under_dropout_old_and_new_probabilities_are_of_one_policy(
+    small_splits: Splits, small_tape: Tape, shape: dict[str, Any], precision: str
+) -> None:
+    given = {"variant": "enhanced-maskable", "hidden": (32,), "d_model": 8, "heads": 2, "layers": 1, "band": 3}
+    policy = PolicySpec(**given | {"dropout": 0.3, "quantiles": 7} | shape)
+    ppo = PPOSettings(environments=8, rollout_steps=40, precision=precision)  # type: ignore[arg-type]
+    settings = TrialSettings(TradingRules(masks="risk", episode_length=300), policy, ppo, small_splits.folds, MEMBERS)
+    network = ActorCritic(policy, MEMBERS).to(compute_dtype(precision))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for weights in network.policy_head.parameters():
+            weights.add_(0.5 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
+    sampler = RolloutSampler(small_tape.tensors(), settings, network)
+    for iteration in (0, 1):
+        columns = sampler.sample(iteration).columns
+        network.begin_iteration(iteration, 8)
+        network.train()
+        network.of_environments(torch.arange(320) % 8)
+        with torch.no_grad(), autocast(precision, torch.device("cpu")):  # type: ignore[arg-type]
+            # as a stretch of an environment's decisions, so that a transformer's tokens are shared as in an update
+            rows = torch.arange(320).view(40, 8).T.flatten()
+            network.of_environments(rows % 8)
+            output, _ = network.both(
+                sampler.reader.market(columns["bar"][rows]),
+                sampler.reader.line(columns["bar"][rows]),
+                columns["portfolio"][rows],
+                columns["action_mask"][rows],
+            )
+        now = torch.log_softmax(output.logits, -1)
+        allowed = columns["action_mask"][rows]
+        tolerance = 1e-9 if precision == "float64" else 0.05
+        torch.testing.assert_close(now[allowed], columns["log_prob"][rows][allowed].to(now), atol=tolerance, rtol=0.0)
+        network.eval()
+        plain, _ = network.both(
+            sampler.reader.market(columns["bar"]),
+            sampler.reader.line(columns["bar"]),
+            columns["portfolio"],
+            columns["action_mask"],
+        )
+        assert (torch.log_softmax(plain.logits, -1) - columns["log_prob"])[columns["action_mask"]].abs().max() > 0.1

@@ -79,7 +79,7 @@ def score_of(params: dict[str, Any]) -> float:
 
 
 def result(step: int, score: float, reason: str | None = None) -> dict[str, Any]:
-    return {"env_steps": step, "rung_score": score - 0.5, "cv_score": score, "stop_reason": reason}
+    return {"env_steps": step, "rung_score": score - 0.5, "best_cv_score": score, "stop_reason": reason}
 
 
 def run_trial(searcher: HonestSearcher, trial_id: str, reason: str | None = "budget") -> dict[str, Any] | None:
@@ -345,8 +345,8 @@ def test_a_good_sampler_learns_from_what_it_is_told(build: Build) -> None:
 
 
 def test_outcome_reads_a_flat_result() -> None:
-    assert outcome({"stop_reason": "budget", "cv_score": 1}) == (TrialState.COMPLETE, 1.0, "budget")
-    assert outcome({"cv_score": 1})[0] is TrialState.PRUNED
+    assert outcome({"stop_reason": "budget", "best_cv_score": 1}) == (TrialState.COMPLETE, 1.0, "budget")
+    assert outcome({"best_cv_score": 1})[0] is TrialState.PRUNED
 
 
 def test_the_study_maximises(build: Build) -> None:
@@ -365,7 +365,7 @@ class Climb(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
         return {
             "env_steps": steps,
             "rung_score": self.level,
-            "cv_score": self.level,
+            "best_cv_score": self.level,
             "stop_reason": reason,
             "done": reason is not None,
         }
@@ -377,7 +377,7 @@ class Climb(tune.Trainable):  # type: ignore[misc]  # Ray ships no types
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_states_are_honest_after_tune_and_asha(build: Build, tmp_path: Path) -> None:
-    values = [0.98, 0.9, 0.5, 0.99, 0.8]
+    values = [0.99, 0.9, 0.5, 0.995, 0.8]
     config = build_config(
         {
             "search": {
@@ -404,11 +404,11 @@ def test_states_are_honest_after_tune_and_asha(build: Build, tmp_path: Path) -> 
     ).fit()
     told = {trial.params["ppo.gamma"]: trial for trial in searcher.study.trials}
     assert {value: trial.state for value, trial in told.items()} == {
-        0.98: TrialState.COMPLETE,
+        0.99: TrialState.COMPLETE,
         0.9: TrialState.PRUNED,
         0.5: TrialState.FAIL,
-        0.99: TrialState.COMPLETE,
+        0.995: TrialState.COMPLETE,
         0.8: TrialState.PRUNED,
     }
     assert [told[value].last_step for value in values] == [9, 3, 1, 9, 3]
-    assert searcher.study.best_value == 0.99
+    assert searcher.study.best_value == 0.995

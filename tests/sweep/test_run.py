@@ -87,7 +87,7 @@ def test_the_leaderboard_has_a_row_for_each_trial_fold_and_seed_and_says_why_eac
             assert ended.startswith(f"stopped by asha at {last} env steps: rung_score -")
             assert last < 4 * EVALUATE_EVERY
     first = board[board["trial_id"] == "trial_0000"]
-    assert set(first["ppo.learning_rate"]) == {3e-4}, "the default configuration is trial 0"
+    assert set(first["ppo.learning_rate"]) == {3e-3}, "the default configuration is trial 0"
 
 
 def test_the_session_returns_are_those_that_the_folds_were_scored_by(finished: Path) -> None:
@@ -256,7 +256,7 @@ def test_changed_keys_are_named_at_resume(finished: Path, bars_file: Path) -> No
     changed = tiny_config(bars_file, storage, ppo__gamma=0.9, trading__fee_rate=0.0, search__trials=9)
     lines = errors(lambda: run_sweep(changed, resume=True))
     assert [line.partition(":")[0] for line in lines] == ["trading.fee_rate", "ppo.gamma"]
-    assert lines[1] == "ppo.gamma: was 0.98 when the sweep was started, is 0.9; put it back or choose another --name"
+    assert lines[1] == "ppo.gamma: was 0.99 when the sweep was started, is 0.9; put it back or choose another --name"
 
 
 def on_own_bars(finished: Path, folder: Path) -> tuple[SweepConfig, Path]:

@@ -39,7 +39,7 @@ def make_tape(
         volatility=np.full(bars, 5e-4) if volatility is None else volatility,
         dollar_volume=np.full(bars, 1e6) if dollar_volume is None else dollar_volume,
         fillable=np.ones(bars, dtype=np.bool_) if fillable is None else fillable,
-        features=generator.normal(size=(bars, 14)).clip(-5, 5).astype(np.float32),
+        features=generator.normal(size=(bars, 20)).clip(-5, 5).astype(np.float32),
         session=session,
         minute=minute,
         minutes_left=length - 1 - minute,

@@ -39,11 +39,11 @@ def test_gymnasium_checker(variant: str) -> None:
 
 def test_observation_spaces() -> None:
     standard = observation_space("standard")
-    assert standard.shape == (20,)
+    assert standard.shape == (26,)
     assert set(observation_space("maskable").spaces) == {"observations", "action_mask"}
     enhanced = observation_space("enhanced-maskable", 7)
     assert {key: space.shape for key, space in enhanced.spaces.items()} == {
-        "market": (7, 14), "portfolio": (6,), "action_mask": (3,),
+        "market": (7, 20), "portfolio": (6,), "action_mask": (3,),
     }  # fmt: skip
     assert standard.low.min() == -5
     assert standard.high.max() == 5
@@ -172,7 +172,7 @@ def test_without_data_there_is_a_small_made_up_market() -> None:
     env = TradingEnv({"synthetic": {"n_bars": 3000}, "rules": RULES})
     observation, _ = env.reset(seed=0)
     assert env.observation_space.contains(observation)
-    assert env._rows.features.shape == (3000, 14)
+    assert env._rows.features.shape == (3000, 20)
 
 
 def test_sb3_ppo_trains() -> None:
@@ -219,9 +219,9 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 assert _global_registry.contains(ENV_CREATOR, {ENV_ID!r})
 config = {{"synthetic": {{"n_bars": 2000}}, "seed": 0}}
 env = gymnasium.make({ENV_ID!r}, config=config)
-assert env.reset()[0]["observations"].shape == (20,)
+assert env.reset()[0]["observations"].shape == (26,)
 vector = gymnasium.make_vec({ENV_ID!r}, 2, vectorization_mode="vector_entry_point", config=config)
-assert vector.reset()[0]["observations"].shape == (2, 20)
+assert vector.reset()[0]["observations"].shape == (2, 26)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -38,7 +38,7 @@ def test_the_defaults_are_those_of_the_table() -> None:
     assert (config.data.path, config.search.minutes, plan.episodes) == (None, None, None)
     assert budget(config, plan.episodes) == UNLIMITED
     assert re.fullmatch(r"enhanced-maskable_\d{8}_\d{6}(_\d+)?", plan.output.base.name)
-    assert (config.policy.hidden, config.policy.hold_bias, config.policy.d_model) == ((64, 64), 2.0, 32)
+    assert (config.policy.hidden, config.policy.hold_bias, config.policy.d_model) == ((64, 64), 0.0, 32)
     assert cautions(config) == []
 
 

@@ -21,7 +21,7 @@ from sentio_rllib.errors import LeakError, NonFiniteError, TrainError
 from sentio_rllib.evidence.ledger import Ledger
 from sentio_rllib.evidence.session_marks import session_marks
 from sentio_rllib.market.bars import load_bars
-from sentio_rllib.market.feature_set import feature_hash
+from sentio_rllib.market.feature_set import MULTISCALE
 from sentio_rllib.policy.deciding import with_weights
 from sentio_rllib.policy.variants import PolicySpec
 from sentio_rllib.train.__main__ import _options, main, plan_of
@@ -63,8 +63,8 @@ def test_a_run_writes_networks_that_load_without_a_pickle(kind: str, bars_file: 
     assert held["rules"]["episode_length"] == 30
     assert held["config"]["trading"]["episode_length"] == 30
     assert held["ended"]["reason"] == "episodes"
-    assert held["features"]["hash"] == feature_hash()
-    assert (len(held["features"]["market"]), len(held["features"]["portfolio"])) == (14, 6)
+    assert held["features"]["hash"] == MULTISCALE.digest
+    assert (len(held["features"]["market"]), len(held["features"]["portfolio"])) == (20, 6)
     assert held["data"]["fingerprint"] == load_bars(bars_file)[0].fingerprint
     assert [row["part"] for row in held["splits"]] == ["train", "validation", "holdout"]
     assert held["sha256"] == {"first.v1.pth": hashlib.sha256(Output(output).weights.read_bytes()).hexdigest()}
@@ -120,7 +120,7 @@ def test_without_a_limit_a_run_ends_when_it_has_converged(bars_file: Path, tmp_p
     assert metadata(tmp_path / "a")["ended"]["reason"] == "converged"
     assert shown.iterations[-1]["env_steps"] == 3 * EVALUATE_EVERY
     told = "\n".join(shown.lines)
-    assert "converged: rung_score has not risen" in told
+    assert "converged: neither cv_score nor sampled_score has risen" in told
     assert "nothing to learn here: validation shows no timing" in told
     assert re.search(r"Sharpe .* undeflated", told, re.DOTALL)
     assert "python -m sentio_rllib.sweep configs/maskable.yaml --set data.path=" in told

@@ -169,6 +169,6 @@ def test_scores_by_hand() -> None:
     assert fold_score(made(up, trades=0), 252) == 0.0
     members = [(7, 0), (8, 0), (9, 0), (7, 1), (8, 1), (9, 1)]
     records = [made(each, trades=3) for each in (up, up, down, down, down, up)]
-    score, by_fold = score_members(records, members, 252, 0.5)
+    score, by_fold = score_members([fold_score(each, 252) for each in records], members, 0.5)
     assert by_fold.tolist() == pytest.approx(np.array([[1, 1, -1], [-1, -1, 1]]).ravel().reshape(2, 3) * sharpe)
     assert score == pytest.approx(0.0 - 0.5 * np.std([sharpe, -sharpe], ddof=1))

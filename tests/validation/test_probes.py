@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sentio_rllib.errors import ConfigError, SentioError
 from sentio_rllib.market.bars import load_bars
-from sentio_rllib.market.feature_set import MARKET_FEATURES, max_lookback
+from sentio_rllib.market.feature_set import MULTISCALE
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.sessions import assign_sessions
 from sentio_rllib.market.synthetic import synthetic_market
@@ -28,8 +28,8 @@ LEVEL = 5e-4
 RULES = TradingRules()
 SHARED = Path(__file__).parents[2] / ".." / "shared" / "data"
 TRUNCATE, PERTURB, SHUFFLE, DELAY = range(4)
-LOOKBACK = max_lookback()
-RETURN_1, VOLUME_Z = ([feature.name for feature in MARKET_FEATURES].index(name) for name in ("return_1", "volume_z"))
+LOOKBACK = MULTISCALE.lookback()
+RETURN_1, VOLUME_Z = (MULTISCALE.names.index(name) for name in ("return_1", "volume_z"))
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_shuffled_returns_catch_a_fill_at_the_decision_bars_own_open(bars: Bars)
 
     results = _probe(bars, simulate=fills_early)
     assert _held(results) == [True, True, False, True]
-    assert "15 policies" in results[SHUFFLE].text
+    assert "21 policies" in results[SHUFFLE].text
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

@@ -1,0 +1,132 @@
+"""Which part of the enhanced variant earns its cost? Variants, and enhanced without each of its parts, at equal steps.
+
+With the sizes of configs/enhanced.yaml, on a planted market, on a memory market, whose regimes only the past beyond
+any feature's look-back tells, and on the bars of `--data`; paired over fold and seed. Each finished arm is kept under
+work/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import common
+import markets
+import numpy as np
+import ray
+import torch
+from learning import EDGE, interval, part, train_sentio
+
+from sentio_rllib.config.loading import load_config
+from sentio_rllib.config.tree import SweepConfig
+from sentio_rllib.evidence.pairing import paired_difference
+from sentio_rllib.market.oracle import oracle_actions
+from sentio_rllib.ppo.settings import TrialSettings
+from sentio_rllib.search.prepare import Prepared, embedded_market, prepare
+from sentio_rllib.search.prepare import trial_settings as trial_settings_of
+from sentio_rllib.validation.splits import Splits
+
+PROGRAM = "variants"
+SEEDS = 2
+ENHANCED = Path(__file__).parents[2] / "configs" / "enhanced.yaml"
+BASELINE = "enhanced"
+_PLAIN = ("policy.encoder=mlp", "policy.head=categorical", "policy.critic=scalar")
+ARMS: dict[str, tuple[str, ...]] = {
+    "enhanced": (),
+    "no transformer": ("policy.encoder=mlp",),
+    "no gated head": ("policy.head=categorical",),
+    "no quantile critic": ("policy.critic=scalar",),
+    "no risk masks": ("trading.masks=state",),
+    "mixture of logits": ("policy.mixture=logits",),
+    "maskable": (*_PLAIN, "trading.masks=state"),
+    "standard": (*_PLAIN, "trading.masks=none"),
+}
+
+
+def variant_settings(
+    overrides: Sequence[str], args: Any, splits: Splits | None = None
+) -> tuple[SweepConfig, Prepared, TrialSettings]:
+    """Return configs/enhanced.yaml with `overrides` on the bars asked for; arms share the folds of the first."""
+    everywhere = [
+        f"validation.seeds={SEEDS}",
+        f"search.env_steps={args.env_steps}",
+        f"search.evaluate_every={args.evaluate_every}",
+        f"ppo.precision={args.precision}",
+        "search.space={}",
+        "search.patience=0",
+    ]
+    config = load_config(ENHANCED, [*everywhere, *overrides])
+    prepared = prepare(config)
+    return config, prepared, trial_settings_of(config, splits or prepared.splits, {})
+
+
+def compare_variants(args: Any, data: str | None) -> dict[str, Any]:
+    """Train every arm on one market and return its figures with the differences to the enhanced variant."""
+    market = [f"data.path={data}"] if data else [f"data.synthetic.bars={args.bars}", f"data.synthetic.edge={EDGE}"]
+    name = Path(data).stem if data else "planted"
+    config, prepared, _ = variant_settings(market, args)
+    oracle = None if data else planted_oracle(config, prepared)
+    arms: dict[str, Any] = {}
+    for arm, overrides in ARMS.items():
+        _, _, settings = variant_settings([*market, *overrides], args, prepared.splits)
+        found = markets.Market(prepared.tape, prepared.splits, oracle)
+        label = f"{name}-{arm.replace(' ', '_')}"
+        arms[arm] = part(label, args, partial(train_sentio, found, settings, oracle is not None))
+    measure = "sharpe" if oracle is None else "skill"
+    cells = [(fold, seed) for seed, fold in trial_settings_of(config, prepared.splits, {}).members]
+    baseline = _by_cell(cells, arms[BASELINE], measure)
+    print(f"{name}: {measure} after {args.env_steps:,} env steps, {len(baseline)} members; difference to {BASELINE}")
+    for arm, figures in arms.items():
+        scores = _by_cell(cells, figures, measure)
+        values = list(scores.values())
+        difference = paired_difference(scores, baseline)
+        figures |= {
+            "measure": measure,
+            "mean": float(np.mean(values)),
+            "interval": interval(values),
+            "difference": difference.mean,
+            "difference_interval": [difference.low, difference.high],
+            "env_steps_per_s": float(np.median([point["env_steps_per_s"] for point in figures["curve"]])),
+        }
+        low, high = figures["difference_interval"]
+        last = figures["curve"][-1]
+        print(
+            f"  {arm:22s} {figures['mean']:7.3f} [{figures['interval'][0]:.3f}, {figures['interval'][1]:.3f}]  "
+            f"{figures['difference']:+.3f} [{low:+.3f}, {high:+.3f}]  {last['trades_per_day']:.2f} trades a day  "
+            f"{figures['env_steps_per_s']:,.0f} env steps/s"
+        )
+    return {"bars": prepared.tape.n, "measure": measure, "arms": arms}
+
+
+def _by_cell(cells: Sequence[tuple[int, int]], figures: dict[str, Any], measure: str) -> dict[tuple[int, int], float]:
+    return {cell: member[measure] for cell, member in zip(cells, figures["members"], strict=True)}
+
+
+def planted_oracle(config: SweepConfig, prepared: Prepared) -> Any:
+    """Return the oracle's action at every bar of the tape that trials receive."""
+    market = embedded_market(config, prepared.splits)
+    return oracle_actions(market.regime, np.arange(prepared.tape.n)).astype(np.int64)
+
+
+def main() -> None:
+    """Compare the arms on every market that is asked for, and write the result."""
+    parser = common.parser(__doc__)
+    parser.add_argument("--bars", type=int, default=440_000)
+    parser.add_argument("--env-steps", type=int, default=294_912, help="per member")
+    parser.add_argument("--evaluate-every", type=int, default=49_152)
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--data", nargs="*", default=[], help="files of bars, beside the synthetic markets")
+    parser.add_argument("--fresh", action="store_true", help="forget finished arms")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    compared = {Path(data).stem if data else "planted": compare_variants(args, data) for data in (None, *args.data)}
+    settings = vars(args) | {"data": [Path(data).name for data in args.data]}
+    print(common.write_result(PROGRAM, {"settings": settings, "edge_per_bar": EDGE, "markets": compared}))
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Accounts on a rollout's path, and what every action would have brought them.
+
+The market does not answer, so what another action would have earned on the same bars is known. At each decision every
+action is tried in copies of the account, by the simulator itself: fees, slippage, forced exits and stops included. One
+copy goes on as the account. Of the others the one whose position is farthest from it is kept beside it for one
+decision (two with partial positions: the one farthest above and the one farthest below), so that the value of holding
+another position is known all along the path.
+
+What remains approximate: a kept account is one action away from the path, so what it leads to after its next decision
+is valued by the accounts kept there, by how much is held. These differ from it in when they traded and what they have
+lost, and a drawdown stop may reach one and not the other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from sentio_rllib.market.tape import TapeTensors
+from sentio_rllib.policy.heads import N_ACTIONS
+from sentio_rllib.trading.rules import TradingRules
+from sentio_rllib.trading.simulator import Observation, Simulator
+
+OFF_PATH = 0.5
+"""How a distance counts of an account that is two actions from the path, where one that is one away will do."""
+
+
+class Tried(NamedTuple):
+    """What each action brought, for A actions, K kept accounts (the first is the account itself) and n paths.
+
+    Attributes
+    ----------
+    log_return
+        float64 ``[A, K, n]``.
+    deeper
+        float64 ``[A, K, n]``, rise of the log drawdown, or None where it is not asked for.
+    terminated
+        bool ``[A, K, n]``, a drawdown stop was reached.
+    toward
+        float64 ``[K - 1, A, K, n]``: how near the position is to that of the k-th other kept account, 0 .. 1; what
+        is left is how near it is to that of the account itself.
+    """
+
+    log_return: torch.Tensor
+    deeper: torch.Tensor | None
+    terminated: torch.Tensor
+    toward: torch.Tensor
+
+
+class Step(NamedTuple):
+    """What the account's own action brought, ``[n]`` each as in :class:`~sentio_rllib.trading.steps.StepResult`."""
+
+    reward: torch.Tensor
+    log_return: torch.Tensor
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+    traded: torch.Tensor
+    invalid: torch.Tensor
+
+
+class Branches:
+    """n accounts, each with K - 1 that took another action.
+
+    Parameters
+    ----------
+    tape, rules
+        Of the market.
+    n
+        Accounts.
+    drawdowns
+        Whether the rise of drawdowns is told.
+    """
+
+    def __init__(self, tape: TapeTensors, rules: TradingRules, n: int, *, drawdowns: bool = False) -> None:
+        self.n, self.kept_accounts = n, 2 if rules.position_step >= rules.max_position else 3
+        self.drawdowns = drawdowns
+        rows = self.kept_accounts * n
+        self.kept = Simulator(tape, rules, rows, horizon=None)
+        self._tried = Simulator(tape, rules, N_ACTIONS * rows, horizon=None)
+        self._sources = torch.arange(rows, device=tape.device).repeat(N_ACTIONS)
+        self._actions = torch.arange(N_ACTIONS, device=tape.device).repeat_interleave(rows)
+        self._paths = torch.arange(n, device=tape.device)
+        weight = torch.full((self.kept_accounts, 1), OFF_PATH, dtype=torch.float64, device=tape.device)
+        weight[0] = 1.0
+        self._weight = weight
+
+    def observe(self) -> Observation:
+        """Return what the kept accounts see, ``[K * n]``: first the n accounts themselves."""
+        return self.kept.observe()
+
+    def reset(self, paths: torch.Tensor, start: torch.Tensor, stop: torch.Tensor) -> None:
+        """Start the chosen paths flat; arguments ``[n]`` as in :meth:`Simulator.reset`."""
+        times = self.kept_accounts
+        self.kept.reset(paths.repeat(times), start.repeat(times), stop.repeat(times))
+
+    def step(self, action: torch.Tensor) -> tuple[Step, Tried]:
+        """Try every action in every kept account, and go on with `action` (int64[n]) in the first of each."""
+        tried, shape = self._tried, (N_ACTIONS, self.kept_accounts, self.n)
+        tried.take(self.kept, self._sources)
+        before = tried.equity / tried.peak
+        result = tried.step(self._actions)
+        terminated, log_return = result.terminated.view(shape), result.log_return.view(shape)
+        fraction = (1.0 - tried.cash / tried.equity).view(shape)
+        chosen = action * (self.kept_accounts * self.n) + self._paths
+        gap = fraction - fraction.view(-1).index_select(0, chosen)
+        rows, toward = [chosen], []
+        sides = (gap.abs(),) if self.kept_accounts == 2 else (gap, -gap)
+        for side in sides:
+            score = torch.where(terminated, -1.0, side * self._weight).flatten(0, 1)
+            best, index = score.max(0)
+            row = torch.where(best > 0.0, index * self.n + self._paths, chosen)
+            apart = gap.view(-1).index_select(0, row)
+            toward.append(torch.where(apart == 0.0, 0.0, gap / apart).clamp_(0.0, 1.0))
+            rows.append(row)
+        deeper = None
+        if self.drawdowns:
+            deeper = torch.log(before * tried.peak / tried.equity).clamp_(min=0.0).view(shape)
+        self._keep(torch.cat(rows))
+        own = {name: getattr(result, name).index_select(0, chosen) for name in Step._fields}
+        return Step(**own), Tried(log_return, deeper, terminated, torch.stack(toward))
+
+    def _keep(self, rows: torch.Tensor) -> None:
+        """Go on with these of the tried accounts; the first n come from themselves."""
+        kept, tried = self.kept, self._tried
+        others = self._sources.index_select(0, rows[self.n :])
+        peaks = kept.interval_peaks
+        kept.interval_peaks = torch.cat([peaks[:, : self.n], peaks.index_select(1, others)], 1)
+        kept.take(tried, rows)
+        kept.last_peaks.copy_(tried.last_peaks.index_select(0, rows))
