@@ -33,6 +33,10 @@ bench: setup
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/throughput.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/encoder.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/learning.py --check
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/ablation.py
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/variants.py
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/stopping.py --record
+	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/calibration.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/placebo.py --check
 	OMP_NUM_THREADS=1 $(BIN)/python experiments/benchmarks/latency.py --check
 
