@@ -353,7 +353,7 @@ class Search(Section):
     reduction_factor: float = Field(default=3.0, gt=1, le=100, description="asha: one trial in so many passes a rung")
     patience: int = Field(default=4, ge=0, le=10_000, description="evaluations without improvement; 0: never converges")
     min_delta: float = Field(
-        default=0.0, ge=0, le=1e6, description="smallest rise of rung_score that is an improvement"
+        default=0.0, ge=0, le=1e6, description="smallest rise of cv_score or sampled_score that is an improvement"
     )
     max_concurrent: int | None = Field(
         default=None,

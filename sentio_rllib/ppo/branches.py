@@ -20,7 +20,7 @@ import torch
 from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.policy.heads import N_ACTIONS
 from sentio_rllib.trading.rules import TradingRules
-from sentio_rllib.trading.simulator import Observation, Simulator
+from sentio_rllib.trading.simulator import Simulator, StepResult
 
 OFF_PATH = 0.5
 """How a distance counts of an account that is two actions from the path, where one that is one away will do."""
@@ -48,17 +48,6 @@ class Tried(NamedTuple):
     toward: torch.Tensor
 
 
-class Step(NamedTuple):
-    """What the account's own action brought, ``[n]`` each as in :class:`~sentio_rllib.trading.steps.StepResult`."""
-
-    reward: torch.Tensor
-    log_return: torch.Tensor
-    terminated: torch.Tensor
-    truncated: torch.Tensor
-    traded: torch.Tensor
-    invalid: torch.Tensor
-
-
 class Branches:
     """n accounts, each with K - 1 that took another action.
 
@@ -70,6 +59,11 @@ class Branches:
         Accounts.
     drawdowns
         Whether the rise of drawdowns is told.
+
+    Attributes
+    ----------
+    kept
+        Simulator of ``K * n`` rows: first the n accounts themselves.
     """
 
     def __init__(self, tape: TapeTensors, rules: TradingRules, n: int, *, drawdowns: bool = False) -> None:
@@ -85,16 +79,12 @@ class Branches:
         weight[0] = 1.0
         self._weight = weight
 
-    def observe(self) -> Observation:
-        """Return what the kept accounts see, ``[K * n]``: first the n accounts themselves."""
-        return self.kept.observe()
-
     def reset(self, paths: torch.Tensor, start: torch.Tensor, stop: torch.Tensor) -> None:
         """Start the chosen paths flat; arguments ``[n]`` as in :meth:`Simulator.reset`."""
         times = self.kept_accounts
         self.kept.reset(paths.repeat(times), start.repeat(times), stop.repeat(times))
 
-    def step(self, action: torch.Tensor) -> tuple[Step, Tried]:
+    def step(self, action: torch.Tensor) -> tuple[StepResult, Tried]:
         """Try every action in every kept account, and go on with `action` (int64[n]) in the first of each."""
         tried, shape = self._tried, (N_ACTIONS, self.kept_accounts, self.n)
         tried.take(self.kept, self._sources)
@@ -117,8 +107,8 @@ class Branches:
         if self.drawdowns:
             deeper = torch.log(before * tried.peak / tried.equity).clamp_(min=0.0).view(shape)
         self._keep(torch.cat(rows))
-        own = {name: getattr(result, name).index_select(0, chosen) for name in Step._fields}
-        return Step(**own), Tried(log_return, deeper, terminated, torch.stack(toward))
+        own = StepResult(*(each.index_select(0, chosen) for each in result))
+        return own, Tried(log_return, deeper, terminated, torch.stack(toward))
 
     def _keep(self, rows: torch.Tensor) -> None:
         """Go on with these of the tried accounts; the first n come from themselves."""

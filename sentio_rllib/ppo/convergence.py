@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Convergence:
-    """Patience on the score of the sampled policy, counted in evaluations after a grace period.
+    """Patience on all scores of a trial together, counted in evaluations after a grace period.
 
     Parameters
     ----------
@@ -16,7 +16,7 @@ class Convergence:
     patience
         Evaluations without an improvement after which a trial has converged; 0 turns it off.
     min_delta
-        Smallest rise of the score that is an improvement, >= 0.
+        Smallest rise of any score that is an improvement, >= 0.
     """
 
     def __init__(self, grace_steps: int, patience: int, min_delta: float) -> None:

@@ -18,7 +18,7 @@ from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.heads import N_ACTIONS, conditional_value_at_risk, gate_figures
-from sentio_rllib.ppo.branches import Branches, Step
+from sentio_rllib.ppo.branches import Branches
 from sentio_rllib.ppo.columns import Finals, Rollout
 from sentio_rllib.ppo.counterfactual import counterfactual_values, scale_per_member
 from sentio_rllib.ppo.gae import (
@@ -158,10 +158,9 @@ class RolloutSampler:
         """View what accounts see, ``[kept * n, ...]``, as rows of the networks, ``[kept * environments, M, ...]``."""
         return values.view(self.kept * self.shape[0], self.shape[1], -1)
 
-    def _step(self, buffers: dict[str, torch.Tensor], step: int, actions: torch.Tensor) -> StepResult | Step:
+    def _step(self, buffers: dict[str, torch.Tensor], step: int, actions: torch.Tensor) -> StepResult:
         """Make one decision everywhere and write down what it brought."""
         drawdown = self._log_drawdown()
-        result: StepResult | Step
         if self.branches is None:
             result = self.simulator.step(actions)
         else:
@@ -178,7 +177,7 @@ class RolloutSampler:
         return result
 
     def _restart(
-        self, result: StepResult | Step, bar: torch.Tensor, new_starts: torch.Tensor, new_stops: torch.Tensor
+        self, result: StepResult, bar: torch.Tensor, new_starts: torch.Tensor, new_stops: torch.Tensor
     ) -> None:
         """Begin a new episode where one has ended; with path groups a drawdown stop stays on its path, in step."""
         assert self.stop is not None

@@ -14,13 +14,14 @@ from sentio_rllib.market.tape import TapeTensors
 from sentio_rllib.policy.actor_critic import ActorCritic, TapeReader
 from sentio_rllib.policy.deciding import network_policy
 from sentio_rllib.ppo.settings import TrialSettings
+from sentio_rllib.statistics.inputs import Floats
 from sentio_rllib.statistics.metrics import cv_score, sharpe
 from sentio_rllib.trading.masks import BUY
 from sentio_rllib.validation.baselines import NO_STOP, table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Evaluation, Record, fold_score, score_members
 from sentio_rllib.validation.regimes import fit_regimes
 from sentio_rllib.validation.schemes import training_stretch
-from sentio_rllib.validation.series import timing_by_member
+from sentio_rllib.validation.series import coverage, timing_by_member
 
 
 class Scores(NamedTuple):
@@ -70,6 +71,7 @@ class Scorer:
         self.evaluator = BlockEvaluator(tape, settings.rules, blocks, **shared, regimes=regimes, phases=settings.phases)
         self.trained = BlockEvaluator(tape, settings.rules, [(training_stretch(fold),) for fold in folds], **shared)
         self._hold = {each: self._held(tape, each) for each in (self.evaluator, self.trained)} if self._timed else {}
+        self._coverage = coverage(settings.folds)
 
     @property
     def _timed(self) -> bool:
@@ -118,13 +120,26 @@ class Scorer:
         """Score over folds, and by fold and seed, of what `search.score` names."""
         year, members = self.sessions_per_year, self.settings.members
         if self._timed:
-            series = timing_by_member(records, self._hold[walked][phase], members)
+            series = self._timing(records, walked, phase)
             scores = [
                 sharpe(each, year) if record.trades else 0.0 for each, record in zip(series, records, strict=True)
             ]
         else:
             scores = [fold_score(record, year) for record in records]
         return score_members(scores, members, self.settings.fold_penalty)
+
+    def _timing(self, records: Sequence[Record], walked: BlockEvaluator, phase: int) -> list[Floats]:
+        """Timing of each member; training stretches overlap, so there each is told the market's mean in validation."""
+        members, hold = self.settings.members, self._hold[walked][phase]
+        if walked is self.evaluator:
+            return timing_by_member(records, hold, members, self._coverage)
+        elsewhere = self._hold[self.evaluator][0]
+        alone = []
+        for record, member in zip(records, members, strict=True):
+            fold = elsewhere[member[1]]
+            mean = float(fold.excess_returns.sum() / fold.session_bars.sum())
+            alone += timing_by_member([record], {member[1]: hold[member[1]]}, [member], elsewhere=mean)
+        return alone
 
 
 def _regimes(tape: TapeTensors, settings: TrialSettings) -> list[NDArray[np.int8]]:

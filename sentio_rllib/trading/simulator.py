@@ -31,10 +31,11 @@ MAX_SLIPPAGE: Final = 0.5
 """Slippage never exceeds this share of the price, so that a sale always brings something."""
 ROUNDING: Final = 1e-9
 """A Sell that would leave a smaller share of equity than this closes the position."""
-_STATE = (
+_ACCOUNT = (
     *("bar", "cash", "shares", "equity", "peak", "entry", "last_fill", "trades", "session_equity"),
-    *("last_decision", "interval_peaks"),  # the latter stays last, see `take`
+    "last_decision",
 )
+_STATE = (*_ACCOUNT, "interval_peaks")
 
 
 class Simulator:
@@ -411,7 +412,7 @@ class Simulator:
 
         Not of `interval_peaks`, which are long: only :meth:`observe` reads them.
         """
-        for name in _STATE[:-1]:
+        for name in _ACCOUNT:
             setattr(self, name, getattr(other, name).index_select(0, rows))
         self._slot, self._seen = other._slot, None
         if other._seen is not None:

@@ -93,6 +93,22 @@ def test_a_bundle_is_read_as_it_was_written(written: Path) -> None:
         assert torch.equal(value, expected[name])
 
 
+def test_a_bundle_of_before_is_read_with_the_features_and_without_the_neck_that_it_had(tmp_path: Path) -> None:
+    spec = PolicySpec(
+        variant="enhanced-maskable", hidden=(8,), features="classic", d_model=8, heads=2, layers=1, band=3, neck=0
+    )
+    weights = ActorCritic(spec, MEMBERS).state_dict()
+    write_bundle(tmp_path / "m", "m", weights, spec, MEMBERS, RULES, market=MARKET, metadata=METADATA)
+
+    def as_before(told: dict[str, Any]) -> None:
+        del told["spec"]["features"], told["spec"]["neck"], told["features"]["set"]
+
+    change_metadata(tmp_path / "m", as_before)
+    bundle = load_bundle(tmp_path / "m")
+    assert bundle.network.spec == spec
+    assert all(torch.equal(value, weights[name]) for name, value in bundle.network.state_dict().items())
+
+
 def test_the_metadata_say_what_it_is_made_of(written: Path) -> None:
     told = load_bundle(written).metadata
     assert {key: told[key] for key in METADATA} == METADATA

@@ -64,8 +64,10 @@ def disturbed(bars: Bars, rows: slice | int, seed: int = 0) -> Bars:
     return dataclasses.replace(bars, **changed)
 
 
-def stream(bars: Bars, start: int = 0) -> tuple[NDArray[np.float32], StreamingFeatures]:
-    streaming = StreamingFeatures(session_minutes=int(bars.sessions.length.max()))
+def stream(
+    bars: Bars, start: int = 0, features: str = MULTISCALE.name
+) -> tuple[NDArray[np.float32], StreamingFeatures]:
+    streaming = StreamingFeatures(features, session_minutes=int(bars.sessions.length.max()))
     sessions = bars.sessions
     rows = [
         streaming.push(
@@ -124,6 +126,7 @@ def test_a_set_is_found_by_name_size_and_hash() -> None:
 def test_the_classic_set_is_the_first_columns(bars: Bars) -> None:
     both = compute_market_features(bars, MULTISCALE)
     np.testing.assert_array_equal(compute_market_features(bars, CLASSIC), both[:, :14])
+    np.testing.assert_allclose(stream(bars, features="classic")[0], both[:, :14], rtol=0, atol=1e-6)
 
 
 def test_absolute_returns_are_the_logs_of_their_means(bars: Bars, columns: dict[str, NDArray[np.float32]]) -> None:

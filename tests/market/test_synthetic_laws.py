@@ -115,6 +115,7 @@ def test_with_a_memory_the_order_of_calm_and_volatile_halves_tells_a_later_regim
 def test_no_memory_is_the_market_of_before_and_a_wrong_one_is_refused() -> None:
     plain, none = synthetic_market(3_000, seed=1), synthetic_market(3_000, seed=1, memory=0)
     assert plain.bars.fingerprint == none.bars.fingerprint
+    wrong: Any
     for wrong in (-1, 1.5, True):
         with pytest.raises(ConfigError, match="memory"):
-            synthetic_market(3_000, memory=wrong)  # type: ignore[arg-type]  # wrong on purpose
+            synthetic_market(3_000, memory=wrong)

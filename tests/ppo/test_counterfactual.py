@@ -41,12 +41,12 @@ def critic(bar: int, held: torch.Tensor) -> torch.Tensor:
 
 def walked(branches: Branches, actions: torch.Tensor) -> tuple[list[Tried], list[torch.Tensor], list[torch.Tensor]]:
     """Walk `actions` int64[T, n]; what was tried, and what the kept accounts held before each step and at the end."""
-    tried, held, cuts = [], [branches.observe().portfolio[:, 0] > 0.0], []
+    tried, held, cuts = [], [branches.kept.observe().portfolio[:, 0] > 0.0], []
     for action in actions:
         step, brought = branches.step(action)
         tried.append(brought)
         cuts.append(step.terminated | step.truncated)
-        held.append(branches.observe().portfolio[:, 0] > 0.0)
+        held.append(branches.kept.observe().portfolio[:, 0] > 0.0)
     return tried, held, cuts
 
 
@@ -180,7 +180,7 @@ def test_an_account_goes_on_as_a_simulator_alone(changes: dict[str, Any]) -> Non
         wanted = alone.step(action)
         for name in step._fields:
             assert torch.equal(getattr(step, name), getattr(wanted, name)), name
-        seen, expected = branches.observe(), alone.observe()
+        seen, expected = branches.kept.observe(), alone.observe()
         assert torch.equal(seen.portfolio[:n], expected.portfolio)
         assert torch.equal(seen.mask[:n], expected.mask)
         assert torch.equal(tried.log_return[:, 0].gather(0, action.unsqueeze(0))[0], wanted.log_return)
@@ -210,7 +210,7 @@ def test_each_other_account_is_what_another_action_would_have_led_to() -> None:
             other.step(bars_of(n, action))
             led_to.append(torch.cat([torch.stack([other.cash, other.shares, other.peak]), other.observe().portfolio.T]))
         kept = torch.stack([branches.kept.cash, branches.kept.shares, branches.kept.peak])[:, n:]
-        kept = torch.cat([kept, branches.observe().portfolio[n:].T])
+        kept = torch.cat([kept, branches.kept.observe().portfolio[n:].T])
         assert bool((torch.stack(led_to) == kept).all(1).any(0).all())
         assert bool((tried.toward[0, :, 0].amax(0) == 1.0).all())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_over_all_actions_it_is_the_mean_of_what_samples_would_give() -> None:
     logits.requires_grad_()
     quantiles, targets = torch.zeros(rows, members, 1).double(), torch.zeros(rows, members).double()
     taken = torch.zeros(rows, members, dtype=torch.int64)
-    given = {"old_log_prob": old, "advantages": advantages, "value_targets": targets, "actions": taken}
+    given: dict[str, Any] = {"old_log_prob": old, "advantages": advantages, "value_targets": targets, "actions": taken}
     whole = ppo_loss(logits, quantiles, None, **given, **WEIGHTS)
     expected, clipped = torch.zeros(members).double(), torch.zeros(members).double()
     for row in range(rows):
@@ -73,11 +74,14 @@ def test_over_all_actions_it_is_the_mean_of_what_samples_would_give() -> None:
 def test_over_all_actions_it_stays_finite_where_the_old_policy_was_sure() -> None:
     old = torch.log_softmax(torch.tensor([[[0.0, -90.0, -1e9]]]), -1)
     logits = torch.tensor([[[-50.0, 50.0, -1e9]]], requires_grad=True)
-    given = {"actions": torch.zeros(1, 1, dtype=torch.int64), "advantages": torch.tensor([[[1.0, -3.0, 0.0]]])}
+    given: dict[str, Any] = {
+        "actions": torch.zeros(1, 1, dtype=torch.int64),
+        "advantages": torch.tensor([[[1.0, -3.0, 0.0]]]),
+    }
     loss = ppo_loss(
         logits, torch.zeros(1, 1, 1), None, old_log_prob=old, value_targets=torch.zeros(1, 1), **given, **WEIGHTS
     )
-    loss.total.sum().backward()  # type: ignore[no-untyped-call]  # torch's
+    torch.autograd.backward(loss.total.sum())
     assert all(bool(torch.isfinite(term).all()) for term in loss)
     assert logits.grad is not None
     assert bool(torch.isfinite(logits.grad).all())

@@ -22,7 +22,7 @@ from sentio_rllib.ppo.lookahead import Lookahead
 from sentio_rllib.ppo.precision import autocast, compute_dtype
 from sentio_rllib.ppo.rollout import RolloutSampler
 from sentio_rllib.ppo.scoring import Scorer
-from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
+from sentio_rllib.ppo.settings import PPOSettings, Precision, TrialSettings
 from sentio_rllib.ppo.starts import StartSampler
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import StepResult
@@ -32,10 +32,11 @@ MEMBERS = ((1, 0), (1, 1), (2, 1))
 
 
 def _sampler(splits: Splits, tape: Tape, *, masks: str = "state", **ppo: Any) -> RolloutSampler:
+    given: dict[str, Any] = {"advantages": "sampled", "environments": 8, "rollout_steps": 40, **ppo}
     settings = TrialSettings(
         TradingRules(masks=masks, episode_length=300),  # type: ignore[arg-type]  # a name of the three
         PolicySpec(hidden=(8,)),
-        PPOSettings(precision="float32", **{"advantages": "sampled", "environments": 8, "rollout_steps": 40, **ppo}),  # type: ignore[arg-type]
+        PPOSettings(precision="float32", **given),
         splits.folds,
         MEMBERS,
     )
@@ -164,10 +165,11 @@ def test_learning_rate_schedules() -> None:
 
 def _enhanced(splits: Splits, tape: Tape, max_drawdown: float = 0.2, **ppo: Any) -> RolloutSampler:
     policy = PolicySpec(variant="enhanced-maskable", hidden=(8,), d_model=8, heads=2, layers=2, band=3, quantiles=7)
+    given: dict[str, Any] = {"advantages": "sampled", "environments": 8, "rollout_steps": 40, **ppo}
     settings = TrialSettings(
         TradingRules(masks="risk", episode_length=300, max_drawdown=max_drawdown),
         policy,
-        PPOSettings(precision="float64", **{"advantages": "sampled", "environments": 8, "rollout_steps": 40, **ppo}),  # type: ignore[arg-type]
+        PPOSettings(precision="float64", **given),
         splits.folds,
         MEMBERS,
     )
@@ -311,13 +313,20 @@ def test_tails_weigh_in_the_advantages_and_not_in_the_targets(small_splits: Spli
 @pytest.mark.parametrize("precision", ["float64", "bfloat16"])
 @pytest.mark.parametrize("shape", [{"variant": "maskable"}, {"shared": True}, {"encoder": "mlp"}, {}], ids=str)
 def test_under_dropout_old_and_new_probabilities_are_of_one_policy(
-    small_splits: Splits, small_tape: Tape, shape: dict[str, Any], precision: str
+    small_splits: Splits, small_tape: Tape, shape: dict[str, Any], precision: Precision
 ) -> None:
-    given = {"variant": "enhanced-maskable", "hidden": (32,), "d_model": 8, "heads": 2, "layers": 1, "band": 3}
+    given: dict[str, Any] = {
+        "variant": "enhanced-maskable",
+        "hidden": (32,),
+        "d_model": 8,
+        "heads": 2,
+        "layers": 1,
+        "band": 3,
+    }
     policy = PolicySpec(**given | {"dropout": 0.3, "quantiles": 7} | shape)
-    ppo = PPOSettings(environments=8, rollout_steps=40, precision=precision)  # type: ignore[arg-type]
+    ppo = PPOSettings(environments=8, rollout_steps=40, precision=precision)
     settings = TrialSettings(TradingRules(masks="risk", episode_length=300), policy, ppo, small_splits.folds, MEMBERS)
-    network = ActorCritic(policy, MEMBERS).to(compute_dtype(precision))  # type: ignore[arg-type]
+    network = ActorCritic(policy, MEMBERS).to(compute_dtype(precision))
     with torch.no_grad():
         for weights in network.policy_head.parameters():
             weights.add_(0.5 * torch.randn(weights.shape, generator=torch.Generator().manual_seed(1)))
@@ -327,7 +336,7 @@ def test_under_dropout_old_and_new_probabilities_are_of_one_policy(
         network.begin_iteration(iteration, 8)
         network.train()
         network.of_environments(torch.arange(320) % 8)
-        with torch.no_grad(), autocast(precision, torch.device("cpu")):  # type: ignore[arg-type]
+        with torch.no_grad(), autocast(precision, torch.device("cpu")):
             # as a stretch of an environment's decisions, so that a transformer's tokens are shared as in an update
             rows = torch.arange(320).view(40, 8).T.flatten()
             network.of_environments(rows % 8)
