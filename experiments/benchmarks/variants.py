@@ -1,8 +1,7 @@
 """Which part of the enhanced variant earns its cost? Variants, and enhanced without each of its parts, at equal steps.
 
-With the sizes of configs/enhanced.yaml, on a planted market, on a memory market, whose regimes only the past beyond
-any feature's look-back tells, and on the bars of `--data`; paired over fold and seed. Each finished arm is kept under
-work/.
+With the sizes of configs/enhanced.yaml, on a planted market and on the bars of `--data`; paired over fold and seed. Each
+finished arm is kept under work/.
 """
 
 from __future__ import annotations
