@@ -120,7 +120,7 @@ def main() -> None:
         ray.shutdown()
         CURVES.write_text(json.dumps(found) + "\n")
     if not CURVES.is_file():
-        sys.exit(f"{CURVES.name}: no curves have been recorded; pass --record, which takes about an hour on one core")
+        sys.exit(f"{CURVES.name}: no curves have been recorded; pass --record")
     held = json.loads(CURVES.read_text())
     rows: dict[str, Any] = {}
     for name, score in SCORES.items():

@@ -1,7 +1,7 @@
 """Which part of the enhanced variant earns its cost? Variants, and enhanced without each of its parts, at equal steps.
 
-With the sizes of configs/enhanced.yaml, on a planted market and on the bars of `--data`; paired over fold and seed. Each
-finished arm is kept under work/.
+With the sizes of configs/enhanced.yaml, on a planted market and on the bars of `--data`; paired over fold and seed.
+Each finished arm is kept under work/.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--env-steps", type=int, default=294_912, help="per member")
     parser.add_argument("--evaluate-every", type=int, default=49_152)
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
-    parser.add_argument("--data", nargs="*", default=[], help="files of bars, beside the synthetic markets")
+    parser.add_argument("--data", nargs="*", default=[], help="files of bars, beside the planted market")
     parser.add_argument("--fresh", action="store_true", help="forget finished arms")
     args = parser.parse_args()
     torch.set_num_threads(1)
