@@ -31,6 +31,8 @@ ARMS: dict[str, tuple[str, ...]] = {
     "classic features": ("features.set=classic",),
     "sampled advantages": ("ppo.advantages=sampled",),
     "sampled, classic features": ("ppo.advantages=sampled", "features.set=classic"),
+    "stochastic target": ("ppo.target_policy=stochastic",),
+    "4 epochs": ("ppo.epochs=4",),
     "entropy weight 0": ("ppo.entropy_weight=0.0",),
     "entropy weight 0.1": ("ppo.entropy_weight=0.1",),
     "constant learning rate": ("ppo.schedule=constant",),

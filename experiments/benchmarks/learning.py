@@ -66,7 +66,12 @@ def peer_settings(settings: TrialSettings) -> TrialSettings:
     return replace(
         settings,
         ppo=PPOSettings(
-            advantages="sampled", learning_rate=1e-3, entropy_weight=0.01, rollout_steps=256, minibatch_rows=1024
+            advantages="sampled",
+            learning_rate=1e-3,
+            entropy_weight=0.01,
+            rollout_steps=256,
+            minibatch_rows=1024,
+            epochs=4,
         ),
         env_steps=PEER_STEPS,
         evaluate_every=PEER_EVERY,

@@ -1,7 +1,8 @@
 """Which part of the enhanced variant earns its cost? Variants, and enhanced without each of its parts, at equal steps.
 
-With the sizes of configs/enhanced.yaml, on a planted market and on the bars of `--data`; paired over fold and seed.
-Each finished arm is kept under work/.
+With the sizes of configs/enhanced.yaml, on two planted markets, on a memory market and on the bars of `--data`; paired
+over fold and seed. On the memory market the regimes are told by bars that no feature reaches: there the transformers
+look back far enough to read them, and the others have but the drift to go by. Each finished arm is kept under work/.
 """
 
 from __future__ import annotations
@@ -44,6 +45,21 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 
 
+MEMORY, STRETCH = 400, 120
+"""Of the memory market: bars between what tells a regime and the regime, and bars of a regime."""
+_PLANTED = (f"data.synthetic.edge={EDGE}",)
+MARKETS: dict[str, tuple[str, ...]] = {
+    "planted": _PLANTED,
+    "planted 7": (*_PLANTED, "data.synthetic.seed=7"),
+    "memory": (
+        "data.synthetic.edge=1e-4",
+        f"data.synthetic.memory={MEMORY}",
+        f"data.synthetic.regime_bars={STRETCH}",
+        "policy.band=48",  # 48 patches of 15 bars: what tells a regime lies 520 to 640 bars back
+    ),
+}
+
+
 def variant_settings(
     overrides: Sequence[str], args: Any, splits: Splits | None = None
 ) -> tuple[SweepConfig, Prepared, TrialSettings]:
@@ -61,17 +77,15 @@ def variant_settings(
     return config, prepared, trial_settings_of(config, splits or prepared.splits, {})
 
 
-def compare_variants(args: Any, data: str | None) -> dict[str, Any]:
-    """Train every arm on one market and return its figures with the differences to the enhanced variant."""
-    market = [f"data.path={data}"] if data else [f"data.synthetic.bars={args.bars}", f"data.synthetic.edge={EDGE}"]
-    name = Path(data).stem if data else "planted"
+def compare_variants(args: Any, name: str, market: Sequence[str], arms_of: Sequence[str]) -> dict[str, Any]:
+    """Train these arms on one market and return their figures with the differences to the enhanced variant."""
     config, prepared, _ = variant_settings(market, args)
-    oracle = None if data else planted_oracle(config, prepared)
+    oracle = None if config.data.path else planted_oracle(config, prepared)
     arms: dict[str, Any] = {}
-    for arm, overrides in ARMS.items():
-        _, _, settings = variant_settings([*market, *overrides], args, prepared.splits)
+    for arm in arms_of:
+        _, _, settings = variant_settings([*market, *ARMS[arm]], args, prepared.splits)
         found = markets.Market(prepared.tape, prepared.splits, oracle)
-        label = f"{name}-{arm.replace(' ', '_')}"
+        label = f"{name}-{arm}".replace(" ", "_")
         arms[arm] = part(label, args, partial(train_sentio, found, settings, oracle is not None))
     measure = "sharpe" if oracle is None else "skill"
     cells = [(fold, seed) for seed, fold in trial_settings_of(config, prepared.splits, {}).members]
@@ -116,14 +130,19 @@ def main() -> None:
     parser.add_argument("--env-steps", type=int, default=294_912, help="per member")
     parser.add_argument("--evaluate-every", type=int, default=49_152)
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
-    parser.add_argument("--data", nargs="*", default=[], help="files of bars, beside the planted market")
+    parser.add_argument("--data", nargs="*", default=[], help="files of bars, beside the made markets")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="enhanced is always one")
+    parser.add_argument("--markets", nargs="*", choices=list(MARKETS), default=list(MARKETS))
     parser.add_argument("--fresh", action="store_true", help="forget finished arms")
     args = parser.parse_args()
     torch.set_num_threads(1)
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    compared = {Path(data).stem if data else "planted": compare_variants(args, data) for data in (None, *args.data)}
+    args.arms = list(dict.fromkeys([BASELINE, *args.arms]))
+    made = {name: (f"data.synthetic.bars={args.bars}", *MARKETS[name]) for name in args.markets}
+    files = {Path(data).stem: (f"data.path={data}",) for data in args.data}
+    compared = {name: compare_variants(args, name, market, args.arms) for name, market in (made | files).items()}
     settings = vars(args) | {"data": [Path(data).name for data in args.data]}
-    print(common.write_result(PROGRAM, {"settings": settings, "edge_per_bar": EDGE, "markets": compared}))
+    print(common.write_result(PROGRAM, {"settings": settings, "markets": compared}))
     ray.shutdown()
 
 

@@ -360,6 +360,10 @@ def _without_effect(config: SweepConfig, key: str) -> str | None:
         trials = config.arms().values() or [config]
         used = any(trial.ppo.advantages == "sampled" for trial in trials) or "ppo.advantages" in config.search.space
         return None if used else "without ppo.advantages=sampled"
+    if key == "ppo.target_policy":
+        trials = config.arms().values() or [config]
+        used = any(trial.ppo.advantages != "sampled" for trial in trials) or "ppo.advantages" in config.search.space
+        return None if used else "without ppo.advantages=counterfactual"
     return None
 
 

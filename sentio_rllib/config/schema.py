@@ -262,6 +262,9 @@ class Ppo(Section):
         "counterfactual",
         "counterfactual: of every action, by what it would have brought on the same bars; sampled: GAE",
     )
+    target_policy: Literal["greedy", "stochastic"] = _tunable(
+        "greedy", "advantages counterfactual: values are those of the policy that is scored, or of the one that acts"
+    )
     learning_rate: float = _tunable(3e-3, "Adam's step size", gt=0, le=1)
     schedule: Literal["constant", "linear", "cosine", "plateau"] = _tunable(
         "linear", "of the learning rate: over env_steps, or plateau: halved where both scores stop rising"
@@ -291,7 +294,9 @@ class Ppo(Section):
         ge=1,
         le=2**24,
     )
-    epochs: int = _tunable(4, "passes over a rollout", ge=1, le=100)
+    epochs: int = _tunable(
+        2, "passes over as many rows as decisions were made, of all accounts that are kept on a path", ge=1, le=100
+    )
     path_group: int = _tunable(
         1, "advantages sampled: environments that share a path as baseline; divides environments", ge=1, le=65_536
     )

@@ -160,10 +160,10 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             rollouts = self._sample()
         columns = {key: torch.cat([rollout.columns[key] for rollout in rollouts]) for key in rollouts[0].columns}
-        rows = len(columns["bar"])
+        decisions = len(columns["bar"]) // self.settings.accounts
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
-                batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=rows),
+                batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=decisions),
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps, PLATEAU_FACTOR: self.plateau.factor},
                 iteration=self.train_iterations,
                 minibatch_size=self.config.minibatch_size,
@@ -172,7 +172,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
             self.metrics.aggregate(results, key=LEARNER_RESULTS)
         if self.config.num_env_runners > 0 or self.learner_group.is_remote:
             self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group)
-        self.env_steps += rows
+        self.env_steps += decisions
         self.train_iterations += 1
         self.rollout_figures = {
             key: torch.stack([rollout.figures[key] for rollout in rollouts]).double().mean(0)

@@ -48,6 +48,11 @@ class Tried(NamedTuple):
     toward: torch.Tensor
 
 
+def kept_accounts(rules: TradingRules) -> int:
+    """Return how many accounts are kept on each path: the path's own, and one on either side of what it can hold."""
+    return 2 if rules.position_step >= rules.max_position else 3
+
+
 class Branches:
     """n accounts, each with K - 1 that took another action.
 
@@ -67,7 +72,7 @@ class Branches:
     """
 
     def __init__(self, tape: TapeTensors, rules: TradingRules, n: int, *, drawdowns: bool = False) -> None:
-        self.n, self.kept_accounts = n, 2 if rules.position_step >= rules.max_position else 3
+        self.n, self.kept_accounts = n, kept_accounts(rules)
         self.drawdowns = drawdowns
         rows = self.kept_accounts * n
         self.kept = Simulator(tape, rules, rows, horizon=None)

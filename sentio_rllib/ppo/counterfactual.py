@@ -8,7 +8,11 @@ differences (Mao et al. 2018, input-driven baselines).
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+
+TargetPolicy = Literal["greedy", "stochastic"]
 
 
 def counterfactual_values(
@@ -32,7 +36,7 @@ def counterfactual_values(
     rewards
         Float ``[T, A, K, ...]``.
     probabilities
-        Float ``[T, A, K, ...]``, of the policy; sums to 1 over A.
+        Float ``[T, A, K, ...]``, of the policy whose values are asked for; sums to 1 over A.
     next_values
         Float ``[T, K, ...]``, the critic's at what the K accounts see after the step, before any new episode.
     toward
@@ -47,11 +51,11 @@ def counterfactual_values(
     Returns
     -------
     tuple of torch.Tensor
-        Float ``[T, A, ...]`` and ``[T, ...]``, of the path's own account. With one action the second less the
-        critic's value is the advantage of :func:`~sentio_rllib.ppo.gae.generalized_advantages`.
+        Float ``[T, A, K, ...]`` and ``[T, K, ...]``. With one action the second less the critic's value is the
+        advantage of :func:`~sentio_rllib.ppo.gae.generalized_advantages`.
     """
-    of_actions = torch.empty_like(rewards[:, :, 0])
-    of_policy = torch.empty_like(rewards[:, 0, 0])
+    of_actions = torch.empty_like(rewards)
+    of_policy = torch.empty_like(rewards[:, 0])
     following, trust = next_values[-1], torch.where(cut, 0.0, rewards.new_tensor(lambda_))
     for step in range(len(rewards) - 1, -1, -1):
         critic = next_values[step]
@@ -60,15 +64,33 @@ def counterfactual_values(
         mixed = own + (toward[step] * (others - own).unsqueeze(1).unsqueeze(1)).sum(0)
         action_values = rewards[step] + gamma * mixed.masked_fill(terminated[step], 0.0)
         following = (probabilities[step] * action_values).sum(0)
-        of_actions[step], of_policy[step] = action_values[:, 0], following[0]
+        of_actions[step], of_policy[step] = action_values, following
     return of_actions, of_policy
 
 
-def scale_per_member(advantages: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
-    """Return `advantages` ``[rows, M, A]`` with a root mean square of 1 over each member's `allowed` actions.
+def target_probabilities(log_probs: torch.Tensor, target: TargetPolicy) -> torch.Tensor:
+    """Return the probabilities of the target policy, shaped like `log_probs` ``[..., A]`` of the one that acts."""
+    if target == "stochastic":
+        return log_probs.exp()
+    return torch.zeros_like(log_probs).scatter_(-1, log_probs.argmax(-1, keepdim=True), 1.0)
 
-    They are not centred: the policy's own mean of them is 0 already.
+
+def scaled_advantages(values: torch.Tensor, log_probs: torch.Tensor, allowed: torch.Tensor) -> torch.Tensor:
+    """Return the advantages ``[rows, M, A]`` of actions over what the policy expects, on one scale.
+
+    Parameters
+    ----------
+    values, log_probs
+        Float ``[rows, M, A]``, of every action; log-probabilities are those of the policy that acts.
+    allowed
+        Bool ``[rows, M, A]``.
+
+    Returns
+    -------
+    torch.Tensor
+        Their mean under the policy is 0 in every row, their root mean square over each member's allowed actions 1.
     """
+    advantages = values - (log_probs.exp() * values).sum(-1, keepdim=True)
     masked = advantages * allowed
     mean_square = masked.square().sum((0, 2)) / allowed.sum((0, 2))
     return masked / (mean_square.sqrt() + 1e-8).unsqueeze(-1)

@@ -78,23 +78,27 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
     def _create_iterator_if_necessary(
         self, *, training_data: Any, iteration: int = 0, **_: Any
     ) -> Iterator[MultiAgentBatch]:
-        """Yield minibatches in an order keyed (trial seed, iteration, epoch), the same for any M.
+        """Yield minibatches in an order keyed (trial seed, iteration, pass), the same for any M.
 
-        With a transformer, stretches of ``sequence_length`` decisions of an environment stay together.
+        An epoch is as many rows as decisions were made; of K accounts, K epochs pass over every row once. With a
+        transformer, stretches of ``sequence_length`` decisions of an account stay together.
         """
         columns = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: value.to(self._device) for key, value in columns.items()}
         self.stack.begin_iteration(iteration, self.settings.ppo.environments)
         self.stack.train()
-        rows, chunk = len(columns["bar"]), self.settings.chunk
-        size = min(self.settings.ppo.minibatch_rows, rows)
-        stretches = torch.arange(rows, device=self._device).view(-1, chunk, self.settings.ppo.environments)
+        rows, chunk, accounts = len(columns["bar"]), self.settings.chunk, self.settings.accounts
+        decisions = rows // accounts
+        size = min(self.settings.ppo.minibatch_rows, decisions)
+        stretches = torch.arange(rows, device=self._device).view(-1, chunk, accounts * self.settings.ppo.environments)
         stretches = stretches.transpose(1, 2).reshape(-1, chunk)  # rows are time-major
         for epoch in range(self.settings.ppo.epochs):
-            key = ("minibatches", self.settings.trial_seed, iteration, epoch)
-            order = torch.randperm(len(stretches), generator=stream(*key)).to(self._device)
-            order = stretches.index_select(0, order).flatten()
-            for first in range(0, rows - size + 1, size):
+            if epoch % accounts == 0:
+                key = ("minibatches", self.settings.trial_seed, iteration, epoch // accounts)
+                order = torch.randperm(len(stretches), generator=stream(*key)).to(self._device)
+                order = stretches.index_select(0, order).flatten()
+            begin = epoch % accounts * decisions
+            for first in range(begin, begin + decisions - size + 1, size):
                 yield self._minibatch(columns, order[first : first + size])
 
     def _minibatch(self, columns: dict[str, torch.Tensor], rows: torch.Tensor) -> MultiAgentBatch:

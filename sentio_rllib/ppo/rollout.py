@@ -20,7 +20,7 @@ from sentio_rllib.policy.encoders import Line
 from sentio_rllib.policy.heads import N_ACTIONS, conditional_value_at_risk, gate_figures
 from sentio_rllib.ppo.branches import Branches
 from sentio_rllib.ppo.columns import Finals, Rollout
-from sentio_rllib.ppo.counterfactual import counterfactual_values, scale_per_member
+from sentio_rllib.ppo.counterfactual import counterfactual_values, scaled_advantages, target_probabilities
 from sentio_rllib.ppo.gae import (
     RewardScale,
     generalized_advantages,
@@ -248,8 +248,8 @@ class RolloutSampler:
         ended = columns["terminated"] | columns["truncated"]
         deviation = self.reward_scale.update(reward, ended)
         own = log_probs[:, 0].flatten(0, 1)
-        rows = {key: columns[key].flatten(0, 1) for key in ("bar", "actions")}
-        rows |= {key: columns[key][:, 0].flatten(0, 1) for key in ("portfolio", "action_mask")}
+        rows = {key: self._of_accounts(columns[key]).flatten(0, 2) for key in ("bar", "actions")}
+        rows |= {key: columns[key].flatten(0, 2) for key in ("portfolio", "action_mask")}
         if self.branches is None:
             advantages, targets = self._sampled(columns, reward / deviation, values, next_values)
             if ppo.cvar_weight > 0.0:
@@ -259,31 +259,36 @@ class RolloutSampler:
             rows["advantages"] = standardize_per_member(subtract_path_group_mean(group, ppo.path_group).flatten(0, 1))
         else:
             of_actions, targets = self._counterfactual(columns, log_probs, deviation, next_values)
-            advantages = of_actions - targets.unsqueeze(-1)
             if ppo.cvar_weight > 0.0:
-                tails = [tail_advantages(each, quantiles) for each in of_actions.unbind(-1)]
-                advantages = advantages + ppo.cvar_weight * torch.stack(tails, -1)
-            rows["log_prob"] = own
-            rows["advantages"] = scale_per_member(advantages, rows["action_mask"])
+                of_tails = [tail_advantages(each, quantiles) for each in of_actions.unbind(-1)]
+                of_actions = of_actions + ppo.cvar_weight * torch.stack(of_tails, -1)
+            rows["log_prob"] = log_probs.flatten(0, 2)
+            rows["advantages"] = scaled_advantages(of_actions, rows["log_prob"], rows["action_mask"])
         figures = self._figures(columns, own)
         if quantiles.shape[-1] > 1:
-            figures["value_cvar"] = (conditional_value_at_risk(quantiles).mean(0) * deviation).to(values)
+            tails = conditional_value_at_risk(quantiles).view(len(values), self.kept, -1, self.shape[1])[:, 0]
+            figures["value_cvar"] = (tails.mean((0, 1)) * deviation).to(values)
         if gates:
             figures |= gate_figures(torch.cat(gates))
         return Rollout(columns=rows | {"value_targets": targets}, figures=figures)
 
+    def _of_accounts(self, column: torch.Tensor) -> torch.Tensor:
+        """View a column of paths ``[T, environments, M]`` for every account kept on them, ``[T, kept, ...]``."""
+        return column.unsqueeze(1).expand(-1, self.kept, -1, -1)
+
     def _values(
         self, columns: dict[str, torch.Tensor], finals: list[Finals], last: Observation
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The critic's quantiles of the accounts ``[rows, M, N]``, and values now and next ``[T, kept, ...]``."""
+        """The critic's quantiles ``[rows, M, N]``, and values now and next ``[T, kept, ...]``."""
         bars = torch.cat([columns["bar"], last.bar[: self.n].view(1, *self.shape)])
         portfolio = torch.cat([columns["portfolio"], last.portfolio.to(self.dtype).view(1, self.kept, *self.shape, -1)])
         context = self._contexts(self.network.value_context, bars).flatten(0, 1)
         by_account = [self._quantiles(context, each.flatten(0, 1)) for each in portfolio.unbind(1)]
-        values = torch.stack([each.mean(-1).view(-1, *self.shape) for each in by_account], 1)
+        quantiles = torch.stack([each.view(-1, *self.shape, each.shape[-1]) for each in by_account], 1)
+        values = quantiles.mean(-1)
         next_values = values[1:].clone()
         self._bootstrap(next_values, finals)
-        return by_account[0][: len(context) - self.shape[0]], values[:-1], next_values
+        return quantiles[:-1].flatten(0, 2), values[:-1], next_values
 
     def _final_logits(self, columns: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits as an update takes them: steps run in float32, ratios compare like with like."""
@@ -324,13 +329,13 @@ class RolloutSampler:
         deviation: torch.Tensor,
         next_values: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values of all actions ``[rows, M, 3]``, and value targets ``[rows, M]``."""
+        """Values of all actions of all accounts ``[rows, M, 3]``, and value targets ``[rows, M]``."""
         ppo, rules = self.settings.ppo, self.settings.rules
         reward = columns["tried_log_return"] / (rules.target_return_per_bar * rules.decision_interval)
         reward = reward - self._drawdown_charge(columns["tried_deeper"])
         of_actions, of_policy = counterfactual_values(
             (reward / deviation).to(self.dtype),
-            log_probs.exp().movedim(-1, 1),
+            target_probabilities(log_probs, ppo.target_policy).movedim(-1, 1),
             next_values,
             toward=columns["tried_toward"].to(self.dtype),
             terminated=columns["tried_terminated"],
@@ -338,7 +343,7 @@ class RolloutSampler:
             gamma=ppo.gamma,
             lambda_=ppo.lambda_,
         )
-        return of_actions.movedim(1, -1).flatten(0, 1), of_policy.flatten(0, 1)
+        return of_actions.movedim(1, -1).flatten(0, 2), of_policy.flatten(0, 2)
 
     def _figures(self, columns: dict[str, torch.Tensor], log_probs: torch.Tensor) -> dict[str, torch.Tensor]:
         """What a rollout went like, for each member: means over its rows, and counts of stops and episodes."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sentio_rllib.policy.variants import PolicySpec
+from sentio_rllib.ppo.branches import kept_accounts
+from sentio_rllib.ppo.counterfactual import TargetPolicy
 from sentio_rllib.seeding import Member
 from sentio_rllib.trading.simulator import TradingRules
 from sentio_rllib.validation.splits import Fold
@@ -21,6 +23,7 @@ class PPOSettings:
     """Hyperparameters of PPO; ranges and meaning are those of the `ppo` and `risk` sections of a configuration."""
 
     advantages: Advantages = "counterfactual"
+    target_policy: TargetPolicy = "greedy"
     learning_rate: float = 3e-3
     schedule: Schedule = "linear"
     plateau_patience: int = 2
@@ -34,7 +37,7 @@ class PPOSettings:
     environments: int = 32
     rollout_steps: int = 128
     minibatch_rows: int = 256
-    epochs: int = 4
+    epochs: int = 2
     path_group: int = 1
     sequence_length: int = 64
     huber: float = 0.1
@@ -100,6 +103,11 @@ class TrialSettings:
     def decisions_per_episode(self) -> int:
         """Decisions of a training episode that nothing cuts short."""
         return max(1, self.rules.episode_length // self.rules.decision_interval)
+
+    @property
+    def accounts(self) -> int:
+        """Accounts on a path whose decisions are learned from, its own among them."""
+        return kept_accounts(self.rules) if self.ppo.advantages == "counterfactual" else 1
 
     @property
     def rows_per_iteration(self) -> int:

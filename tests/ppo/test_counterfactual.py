@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sentio_rllib.ppo.branches import Branches, Tried
-from sentio_rllib.ppo.counterfactual import counterfactual_values, scale_per_member
+from sentio_rllib.ppo.counterfactual import counterfactual_values, scaled_advantages, target_probabilities
 from sentio_rllib.ppo.gae import generalized_advantages
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import Simulator
@@ -70,6 +70,20 @@ def values_of(branches: Branches, actions: torch.Tensor, gamma: float, lambda_: 
     )
 
 
+def copy_of(account: ScalarSimulator) -> ScalarSimulator:
+    """An account that goes its own way from here."""
+    other = copy.copy(account)
+    other.marks, other.fills, other.trips = dict(account.marks), list(account.fills), list(account.trips)
+    return other
+
+
+def after(account: ScalarSimulator, action: int) -> ScalarSimulator:
+    """What `account` would be after `action`, without taking it."""
+    other = copy_of(account)
+    other.step(action)
+    return other
+
+
 def by_enumeration(account: ScalarSimulator, left: int) -> tuple[list[float], float]:
     """Values of the three actions and of the policy, over every sequence of actions that is left."""
     if left == 0:
@@ -77,8 +91,7 @@ def by_enumeration(account: ScalarSimulator, left: int) -> tuple[list[float], fl
     weights = probabilities(account.bar, torch.tensor([account.shares > 0.0]))[:, 0].tolist()
     values = []
     for action in range(3):
-        other = copy.copy(account)
-        other.marks, other.fills, other.trips = dict(account.marks), list(account.fills), list(account.trips)
+        other = copy_of(account)
         step = other.step(action)
         values.append(step.log_return + (0.0 if step.terminated else by_enumeration(other, left - 1)[1]))
     return values, math.fsum(weight * value for weight, value in zip(weights, values, strict=True))
@@ -100,11 +113,16 @@ def test_they_are_the_exact_ones_over_every_sequence_of_actions(seed: int, chang
     of_actions, of_policy = values_of(branches, actions, 1.0, 1.0, guessed=False)
     for row in range(4):
         account = ScalarSimulator(tape, rules, START, stop, None)
+        other = account
         for step in range(DECISIONS):
-            wanted, value = by_enumeration(account, DECISIONS - step)
-            np.testing.assert_allclose(of_actions[step, :, row].numpy(), wanted, atol=1e-9, rtol=0)
-            np.testing.assert_allclose(of_policy[step, row].item(), value, atol=1e-9, rtol=0)
+            for kept, each in enumerate((account, other)):
+                wanted, value = by_enumeration(each, DECISIONS - step)
+                np.testing.assert_allclose(of_actions[step, :, kept, row].numpy(), wanted, atol=1e-9, rtol=0)
+                np.testing.assert_allclose(of_policy[step, kept, row].item(), value, atol=1e-9, rtol=0)
+            led_to = [after(each, action) for each in (account, other) for action in range(3)]
             account.step(int(actions[step, row]))
+            apart = [each for each in led_to if (each.shares > 0.0) != (account.shares > 0.0)]
+            other = apart[0] if apart else account
 
 
 def test_their_mean_over_sampled_actions_is_that_of_gae() -> None:
@@ -136,10 +154,10 @@ def test_their_mean_over_sampled_actions_is_that_of_gae() -> None:
     for action in range(3):
         sampled = found[0][actions[0] == action] + value[0, 0]
         error = sampled.std() / math.sqrt(len(sampled))
-        assert (sampled.mean() - of_actions[0, action, 0]).abs() < 4.0 * error
+        assert (sampled.mean() - of_actions[0, action, 0, 0]).abs() < 4.0 * error
     everyone = found[0] + value[0, 0]
-    assert (everyone.mean() - of_policy[0, 0]).abs() < 4.0 * everyone.std() / math.sqrt(n)
-    assert of_actions[0, :, 0].max() - of_actions[0, :, 0].min() > 20.0 * everyone.std() / math.sqrt(n)
+    assert (everyone.mean() - of_policy[0, 0, 0]).abs() < 4.0 * everyone.std() / math.sqrt(n)
+    assert of_actions[0, :, 0, 0].max() - of_actions[0, :, 0, 0].min() > 20.0 * everyone.std() / math.sqrt(n)
 
 
 @pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
@@ -161,7 +179,7 @@ def test_with_one_action_they_are_gae(lambda_: float) -> None:
         gamma=0.9,
         lambda_=lambda_,
     )
-    torch.testing.assert_close(of_policy - values, expected, atol=1e-12, rtol=0.0)
+    torch.testing.assert_close(of_policy[:, 0] - values, expected, atol=1e-12, rtol=0.0)
 
 
 @pytest.mark.parametrize(
@@ -225,11 +243,21 @@ def test_of_partial_positions_the_nearest_on_both_sides_are_kept() -> None:
         assert found == pytest.approx(fractions, abs=1e-3)
 
 
-def test_scaled_advantages_have_a_mean_square_of_one_over_what_is_allowed() -> None:
+def test_scaled_advantages_are_centred_under_the_policy_and_of_one_size() -> None:
     generator = torch.Generator().manual_seed(3)
-    advantages = torch.randn(500, 2, 3, generator=generator) * torch.tensor([1.0, 50.0]).view(1, 2, 1)
+    values = 7.0 + torch.randn(500, 2, 3, generator=generator) * torch.tensor([1.0, 50.0]).view(1, 2, 1)
     allowed = torch.rand(500, 2, 3, generator=generator) < 0.7
-    scaled = scale_per_member(advantages, allowed)
+    allowed[..., 0] = True
+    logits = torch.randn(500, 2, 3, generator=generator).masked_fill(~allowed, -1e9)
+    log_probs = torch.log_softmax(logits, -1)
+    scaled = scaled_advantages(values, log_probs, allowed)
     assert bool((scaled[~allowed] == 0.0).all())
+    assert (log_probs.exp() * scaled).sum(-1).abs().max() < 1e-5
     for member in range(2):
         assert scaled[:, member][allowed[:, member]].square().mean().item() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_a_greedy_target_takes_what_the_evaluation_takes() -> None:
+    log_probs = torch.log_softmax(torch.tensor([[0.1, 0.3, -1e9], [2.0, 2.0, 1.0]]), -1)
+    assert target_probabilities(log_probs, "greedy").tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    assert torch.equal(target_probabilities(log_probs, "stochastic"), log_probs.exp())

@@ -91,6 +91,7 @@ def _train(tape: Tape, **parts: Any) -> SentioPPO:
             environments=16,
             rollout_steps=rows // 16,
             minibatch_rows=512,
+            epochs=4,
             precision="float32",
         ),
         (Fold(0, segments, (_bars(JUDGED),)),),
