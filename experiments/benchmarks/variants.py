@@ -22,7 +22,9 @@ from learning import EDGE, interval, part, train_sentio
 from sentio_rllib.config.loading import load_config
 from sentio_rllib.config.tree import SweepConfig
 from sentio_rllib.evidence.pairing import paired_difference
+from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.oracle import oracle_actions
+from sentio_rllib.market.report import suitable_reference, usual_volatility
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.search.prepare import Prepared, embedded_market, prepare
 from sentio_rllib.search.prepare import trial_settings as trial_settings_of
@@ -75,6 +77,12 @@ def variant_settings(
     config = load_config(ENHANCED, [*everywhere, *overrides])
     prepared = prepare(config)
     return config, prepared, trial_settings_of(config, splits or prepared.splits, {})
+
+
+def _of_file(path: str) -> tuple[str, ...]:
+    """Return the settings for a file of bars, with the reference volatility that suits them."""
+    bars, _ = load_bars(path)
+    return (f"data.path={path}", f"features.reference_volatility={suitable_reference(usual_volatility(bars)):.2g}")
 
 
 def compare_variants(args: Any, name: str, market: Sequence[str], arms_of: Sequence[str]) -> dict[str, Any]:
@@ -139,7 +147,7 @@ def main() -> None:
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     args.arms = list(dict.fromkeys([BASELINE, *args.arms]))
     made = {name: (f"data.synthetic.bars={args.bars}", *MARKETS[name]) for name in args.markets}
-    files = {Path(data).stem: (f"data.path={data}",) for data in args.data}
+    files = {Path(data).stem: _of_file(data) for data in args.data}
     compared = {name: compare_variants(args, name, market, args.arms) for name, market in (made | files).items()}
     settings = vars(args) | {"data": [Path(data).name for data in args.data]}
     print(common.write_result(PROGRAM, {"settings": settings, "markets": compared}))

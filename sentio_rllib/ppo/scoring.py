@@ -23,7 +23,6 @@ from sentio_rllib.validation.regimes import fit_regimes
 from sentio_rllib.validation.schemes import in_pieces, training_stretch
 from sentio_rllib.validation.series import coverage, timing_by_member
 
-
 TRAINED_PIECES, LEAST_DECISIONS = 4, 100
 """Pieces in which training bars are walked side by side, each from flat, and the decisions that one has to hold."""
 

@@ -94,10 +94,8 @@ def test_the_training_score_is_that_of_training_bars_beside_the_block(
         assert any(each.start <= stretch.start and stretch.stop <= each.stop for each in fold.train)
         assert any(stretch.stop == each.stop or stretch.start == each.start for each in fold.train)
         stretches.append(stretch)
-    alone = BlockEvaluator(
-        small_tape.tensors(), scorer.settings.rules, [in_pieces(stretches[fold], 4, 100 * INTERVAL) for _, fold in MEMBERS],
-        MEMBERS, dtype=torch.float64,
-    )  # fmt: skip
+    pieces = [in_pieces(stretches[fold], 4, 100 * INTERVAL) for _, fold in MEMBERS]
+    alone = BlockEvaluator(small_tape.tensors(), scorer.settings.rules, pieces, MEMBERS, dtype=torch.float64)
     records = alone.evaluate(network_policy(network, scorer.reader, alone.bars())).greedy
     expected = cv_score(np.array([fold_score(record, YEAR) for record in records]).reshape(2, 2), 0.5)
     assert scorer.score(network).train_score == pytest.approx(expected, rel=1e-12)
