@@ -17,6 +17,7 @@ import markets
 import numpy as np
 import ray
 import torch
+from ceilings import ceilings
 from learning import EDGE, interval, part, train_sentio
 
 from sentio_rllib.config.loading import load_config
@@ -118,7 +119,14 @@ def compare_variants(args: Any, name: str, market: Sequence[str], arms_of: Seque
             f"{figures['difference']:+.3f} [{low:+.3f}, {high:+.3f}]  {last['trades_per_day']:.2f} trades a day  "
             f"{figures['env_steps_per_s']:,.0f} env steps/s"
         )
-    return {"bars": prepared.tape.n, "measure": measure, "arms": arms}
+    made = {"bars": prepared.tape.n, "measure": measure, "arms": arms}
+    if oracle is None:
+        return made
+    plain = variant_settings([*market, *ARMS["maskable"]], args, prepared.splits)[2]
+    found = markets.Market(prepared.tape, prepared.splits, oracle)
+    made["ceilings"] = part(f"{name}-ceilings".replace(" ", "_"), args, partial(ceilings, found, plain))
+    print("  " + ", ".join(f"{key} {value:.3f}" for key, value in made["ceilings"].items()))
+    return made
 
 
 def _by_cell(cells: Sequence[tuple[int, int]], figures: dict[str, Any], measure: str) -> dict[tuple[int, int], float]:
