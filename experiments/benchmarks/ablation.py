@@ -16,7 +16,7 @@ import markets
 import numpy as np
 import ray
 import torch
-from learning import EDGE, EVERY, MARKETS, interval, part, settings_of, train_sentio
+from learning import EDGE, MARKETS, interval, part, settings_of, train_sentio
 
 from sentio_rllib.evidence.pairing import paired_difference
 from sentio_rllib.market.feature_set import CLASSIC, MULTISCALE
@@ -60,7 +60,7 @@ def arm(args: Any, seed: int, name: str, edge: float) -> dict[str, Any]:
 
 def _trained(args: Any, seed: int, name: str, edge: float) -> dict[str, Any]:
     found = markets.market(args.bars, edge, seed)
-    settings: TrialSettings = settings_of(found, STEPS, EVERY * 3, "float32", ARMS.get(name, ()))
+    settings: TrialSettings = settings_of(found, STEPS, STEPS, "float32", ARMS.get(name, ()))
     if settings.policy.features != found.tape.feature_set.name:
         made = markets.synthetic(args.bars, edge, seed, found.splits)
         found = found._replace(tape=build_tape(made.bars, settings.policy.features).cut(found.tape.n))

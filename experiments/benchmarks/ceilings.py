@@ -43,7 +43,7 @@ def _fitted(found: Market, settings: TrialSettings, fold: int) -> NDArray[np.int
     segments = settings.folds[fold].train
     rows = np.concatenate([np.arange(each.start, each.stop, 3) for each in segments])
     bull = found.oracle == BUY
-    trees = HistGradientBoostingClassifier(max_iter=150, learning_rate=0.1, early_stopping=False, random_state=0)
+    trees = HistGradientBoostingClassifier(max_iter=150, max_leaf_nodes=15, early_stopping=False, random_state=0)
     trees.fit(found.tape.features[rows], bull[rows])
     probability = trees.predict_proba(found.tape.features)[:, 1]
 

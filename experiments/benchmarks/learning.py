@@ -42,7 +42,7 @@ MARKETS = (0, 7, 23)
 MASKABLE = Path(__file__).parents[2] / "configs" / "maskable.yaml"
 BUDGETS = {122_880: 0.90, 245_760: 0.915}
 """Decisions of a network in a full trial, and the skill that is asked for."""
-EVERY = 8_192
+EVERY, SELDOM = 8_192, 24_576
 REACHED, TIMES_FASTER = 0.85, 10.0
 """A skill, and how many times as long MaskablePPO is to take to it."""
 PEER_STEPS, PEER_EVERY = 491_520, 24_576
@@ -209,7 +209,7 @@ def one_market(args: Any, seed: int) -> tuple[dict[str, Any], dict[str, tuple[fl
         settings = peer_settings(settings_of(found, max(BUDGETS), EVERY, args.precision))
         figures["peer"] = part(f"peer-{seed}", args, partial(train_peer, found, settings))
     for budget, floor in BUDGETS.items() if "planted" in args.parts else ():
-        settings = settings_of(found, budget, EVERY, args.precision)
+        settings = settings_of(found, budget, EVERY if budget == min(BUDGETS) else SELDOM, args.precision)
         run = part(f"planted-{seed}-{budget}", args, partial(train_sentio, found, settings, planted=True))
         skills = [member["skill"] for member in run["members"]]
         run |= {"skill": float(np.mean(skills)), "skill_interval": interval(skills)}

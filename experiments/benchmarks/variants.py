@@ -55,7 +55,7 @@ MARKETS: dict[str, tuple[str, ...]] = {
     "planted": _PLANTED,
     "planted 7": (*_PLANTED, "data.synthetic.seed=7"),
     "memory": (
-        "data.synthetic.edge=1e-4",
+        "data.synthetic.edge=5e-5",
         f"data.synthetic.memory={MEMORY}",
         f"data.synthetic.regime_bars={STRETCH}",
         "policy.band=48",  # 48 patches of 15 bars: what tells a regime lies 520 to 640 bars back
@@ -110,10 +110,10 @@ def compare_variants(args: Any, name: str, market: Sequence[str], arms_of: Seque
             "interval": interval(values),
             "difference": difference.mean,
             "difference_interval": [difference.low, difference.high],
-            "env_steps_per_s": float(np.median([point["env_steps_per_s"] for point in figures["curve"]])),
         }
         low, high = figures["difference_interval"]
         last = figures["curve"][-1]
+        figures["env_steps_per_s"] = last["env_steps"] / last["seconds"]
         print(
             f"  {arm:22s} {figures['mean']:7.3f} [{figures['interval'][0]:.3f}, {figures['interval'][1]:.3f}]  "
             f"{figures['difference']:+.3f} [{low:+.3f}, {high:+.3f}]  {last['trades_per_day']:.2f} trades a day  "
