@@ -211,10 +211,11 @@ class RolloutSampler:
         if self.branches is not None:
             buffers |= {
                 "tried_log_return": new(N_ACTIONS, *kept, dtype=torch.float64),
-                "tried_deeper": new(N_ACTIONS, *kept, dtype=torch.float64),
                 "tried_terminated": new(N_ACTIONS, *kept, dtype=torch.bool),
                 "tried_toward": new(self.kept - 1, N_ACTIONS, *kept, dtype=torch.float64),
             }
+            if self.branches.drawdowns:
+                buffers["tried_deeper"] = new(N_ACTIONS, *kept, dtype=torch.float64)
         return buffers
 
     def _finals(self, step: int, cut: torch.Tensor, observation: Observation) -> Finals:
@@ -299,10 +300,10 @@ class RolloutSampler:
         logits = [self._logits(context, *(part.flatten(0, 1) for part in account)) for account in accounts]
         return torch.stack([each.view(-1, *self.shape, N_ACTIONS) for each in logits], 1)
 
-    def _drawdown_charge(self, deeper: torch.Tensor) -> torch.Tensor | float:
+    def _drawdown_charge(self, deeper: torch.Tensor | None) -> torch.Tensor | float:
         """What deeper drawdowns cost of the reward that is learned from."""
         weight, rules = self.settings.ppo.drawdown_weight, self.settings.rules
-        if weight == 0.0:
+        if weight == 0.0 or deeper is None:
             return 0.0
         return (weight / (rules.target_return_per_bar * rules.decision_interval) * deeper).to(self.dtype)
 
@@ -332,7 +333,7 @@ class RolloutSampler:
         """Values of all actions of all accounts ``[rows, M, 3]``, and value targets ``[rows, M]``."""
         ppo, rules = self.settings.ppo, self.settings.rules
         reward = columns["tried_log_return"] / (rules.target_return_per_bar * rules.decision_interval)
-        reward = reward - self._drawdown_charge(columns["tried_deeper"])
+        reward = reward - self._drawdown_charge(columns.get("tried_deeper"))
         of_actions, of_policy = counterfactual_values(
             (reward / deviation).to(self.dtype),
             target_probabilities(log_probs, ppo.target_policy).movedim(-1, 1),
