@@ -23,7 +23,7 @@ from sentio_rllib.validation.splits import Range
 
 LATE = 15
 """Bars by which the oracle is late: one decision."""
-ABOVE, BELOW = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98), (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
+ABOVE, BELOW = (0.5, 0.7, 0.85, 0.9, 0.95), (0.5, 0.2, 0.1, 0.05, 0.02)
 
 
 def ceilings(found: Market, settings: TrialSettings) -> dict[str, float]:

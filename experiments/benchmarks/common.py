@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import sys
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import sentio_rllib
 
 RESULTS = Path(__file__).parent / "results"
 WORK = Path(__file__).parent / "work"
@@ -23,6 +27,15 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+@cache
+def code() -> str:
+    """Return a digest of the package's and the programs' sources: what other code has finished is made anew."""
+    digest = hashlib.sha256()
+    for path in sorted([*Path(sentio_rllib.__file__).parent.rglob("*.py"), *Path(__file__).parent.glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def write_result(program: str, figures: dict[str, Any]) -> Path:

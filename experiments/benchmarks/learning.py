@@ -84,7 +84,7 @@ def references(found: markets.Market, settings: TrialSettings) -> dict[str, list
         "oracle": table_policy(found.oracle),
         "hold": table_policy(np.ones(found.tape.n, dtype=np.int64)),
     }
-    evaluator = block_evaluator(found, settings)
+    evaluator = block_evaluator(found, replace(settings, rules=settings.rules.replace(masks="state")))
     return {name: list(evaluator.evaluate(policy).greedy) for name, policy in policies.items()}
 
 
@@ -176,8 +176,8 @@ def at_seconds(curve: Sequence[dict[str, Any]], seconds: float) -> float:
 
 
 def part(name: str, args: Any, make: Callable[[], dict[str, Any]], program: str = PROGRAM) -> dict[str, Any]:
-    """Return a finished part from work/, or make it and keep it."""
-    path = common.WORK / program / f"{name}-{args.bars}-{args.precision}.json"
+    """Return a part that the code as it is has finished, from work/, or make it and keep it."""
+    path = common.WORK / program / f"{name}-{args.bars}-{args.precision}-{common.code()}.json"
     if path.is_file() and not args.fresh:
         kept: dict[str, Any] = json.loads(path.read_text())
         return kept

@@ -90,9 +90,10 @@ def simulated(
     for index in random.permutation(len(curves)):
         stopped = evaluations - 1
         for rung in rungs:
-            value = score(curves[index], rung)
-            seen[rung].append(value)
-            if value < np.percentile(seen[rung], 100.0 * (1.0 - 1.0 / FACTOR)):
+            value, before = score(curves[index], rung), seen[rung]
+            below = bool(before) and value < np.percentile(before, 100.0 * (1.0 - 1.0 / FACTOR))
+            before.append(value)
+            if below:
                 stopped = rung
                 break
         spent += stopped + 1

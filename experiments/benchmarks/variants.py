@@ -94,8 +94,8 @@ def compare_variants(args: Any, name: str, market: Sequence[str], arms_of: Seque
     for arm in arms_of:
         _, _, settings = variant_settings([*market, *ARMS[arm]], args, prepared.splits)
         found = markets.Market(prepared.tape, prepared.splits, oracle)
-        label = f"{name}-{arm}".replace(" ", "_")
-        arms[arm] = part(label, args, partial(train_sentio, found, settings, oracle is not None))
+        label = f"{name}-{arm}-{args.env_steps}-{args.evaluate_every}".replace(" ", "_")
+        arms[arm] = part(label, args, partial(train_sentio, found, settings, oracle is not None), PROGRAM)
     measure = "sharpe" if oracle is None else "skill"
     cells = [(fold, seed) for seed, fold in trial_settings_of(config, prepared.splits, {}).members]
     baseline = _by_cell(cells, arms[BASELINE], measure)
@@ -124,7 +124,7 @@ def compare_variants(args: Any, name: str, market: Sequence[str], arms_of: Seque
         return made
     plain = variant_settings([*market, *ARMS["maskable"]], args, prepared.splits)[2]
     found = markets.Market(prepared.tape, prepared.splits, oracle)
-    made["ceilings"] = part(f"{name}-ceilings".replace(" ", "_"), args, partial(ceilings, found, plain))
+    made["ceilings"] = part(f"{name}-ceilings".replace(" ", "_"), args, partial(ceilings, found, plain), PROGRAM)
     print("  " + ", ".join(f"{key} {value:.3f}" for key, value in made["ceilings"].items()))
     return made
 

@@ -6,9 +6,12 @@ copy goes on as the account. Of the others the one whose position is farthest fr
 decision (two with partial positions: the one farthest above and the one farthest below), so that the value of holding
 another position is known all along the path.
 
-What remains approximate: a kept account is one action away from the path, so what it leads to after its next decision
-is valued by the accounts kept there, by how much is held. These differ from it in when they traded and what they have
-lost, and a drawdown stop may reach one and not the other.
+Where the account's own action ends in a drawdown stop and another does not, the one that lives is kept.
+
+What remains approximate: what an account leads to is valued by the accounts kept there, by how much is held. These
+differ from it in when they traded and what they have lost. With partial positions a position beyond the kept ones is
+valued as the nearest of them, so that differences of actions are off by a quarter of their size or more (measured with
+steps of 0.25); accounts that are flat or full are valued exactly.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from sentio_rllib.policy.heads import N_ACTIONS
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.trading.simulator import Simulator, StepResult
 
-OFF_PATH = 0.5
+OFF_PATH = 0.4
 """How a distance counts of an account that is two actions from the path, where one that is one away will do."""
 
 
@@ -92,6 +95,7 @@ class Branches:
     def step(self, action: torch.Tensor) -> tuple[StepResult, Tried]:
         """Try every action in every kept account, and go on with `action` (int64[n]) in the first of each."""
         tried, shape = self._tried, (N_ACTIONS, self.kept_accounts, self.n)
+        self.kept.observe()  # the tried accounts take what was seen
         tried.take(self.kept, self._sources)
         before = tried.equity / tried.peak
         result = tried.step(self._actions)
@@ -99,14 +103,18 @@ class Branches:
         fraction = (1.0 - tried.cash / tried.equity).view(shape)
         chosen = action * (self.kept_accounts * self.n) + self._paths
         gap = fraction - fraction.view(-1).index_select(0, chosen)
-        rows, toward = [chosen], []
-        sides = (gap.abs(),) if self.kept_accounts == 2 else (gap, -gap)
+        outlives = terminated.view(-1).index_select(0, chosen) & ~terminated
+        rows = [chosen]
+        toward: list[torch.Tensor] = []
+        sides = [gap.abs()] if self.kept_accounts == 2 else [gap, -gap]
+        sides[0] = torch.where(outlives, 1.0 + gap.abs(), sides[0])
         for side in sides:
             score = torch.where(terminated, -1.0, side * self._weight).flatten(0, 1)
             best, index = score.max(0)
             row = torch.where(best > 0.0, index * self.n + self._paths, chosen)
             apart = gap.view(-1).index_select(0, row)
-            toward.append(torch.where(apart == 0.0, 0.0, gap / apart).clamp_(0.0, 1.0))
+            share = torch.where(apart == 0.0, 0.0, gap / apart).clamp_(0.0, 1.0)
+            toward.append(torch.where(outlives, 0.0 if toward else 1.0, share))
             rows.append(row)
         deeper = None
         if self.drawdowns:

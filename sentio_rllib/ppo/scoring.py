@@ -20,11 +20,8 @@ from sentio_rllib.trading.masks import BUY
 from sentio_rllib.validation.baselines import NO_STOP, table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Evaluation, Record, fold_score, score_members
 from sentio_rllib.validation.regimes import fit_regimes
-from sentio_rllib.validation.schemes import in_pieces, training_stretch
+from sentio_rllib.validation.schemes import training_stretch
 from sentio_rllib.validation.series import coverage, timing_by_member
-
-TRAINED_PIECES, LEAST_DECISIONS = 4, 100
-"""Pieces in which training bars are walked side by side, each from flat, and the decisions that one has to hold."""
 
 
 class Scores(NamedTuple):
@@ -34,7 +31,7 @@ class Scores(NamedTuple):
     where it is sampled, and one that is still undecided earns little where it is greedy.
 
     `fold_scores`, of which `cv_score` is made, are means over the phases of the decision grid. `train_score` is that
-    of the greedy policies on a stretch of their own training bars, as long as what they validate on, walked in pieces.
+    of the greedy policies on a stretch of their own training bars, as long as what they validate on.
     """
 
     cv_score: float
@@ -72,9 +69,7 @@ class Scorer:
         regimes = _regimes(tape, settings)
         blocks = [fold.validation for fold in folds]
         self.evaluator = BlockEvaluator(tape, settings.rules, blocks, **shared, regimes=regimes, phases=settings.phases)
-        least = LEAST_DECISIONS * settings.rules.decision_interval
-        stretches = [in_pieces(training_stretch(fold), TRAINED_PIECES, least) for fold in folds]
-        self.trained = BlockEvaluator(tape, settings.rules, stretches, **shared)
+        self.trained = BlockEvaluator(tape, settings.rules, [(training_stretch(fold),) for fold in folds], **shared)
         self._hold = {each: self._held(tape, each) for each in (self.evaluator, self.trained)} if self._timed else {}
         self._coverage = coverage(settings.folds)
 

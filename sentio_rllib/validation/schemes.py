@@ -146,12 +146,6 @@ def training_stretch(fold: Fold) -> Range:
     return max(near, key=lambda each: (len(each), -abs(each.start - first.start)))
 
 
-def in_pieces(whole: Range, pieces: int, least: int) -> tuple[Range, ...]:
-    """Return `whole` cut into `pieces` of equal length, or fewer where they had less than `least` bars."""
-    edges = _group_edges(whole, max(1, min(pieces, len(whole) // least)))
-    return tuple(Range(*pair) for pair in itertools.pairwise(edges))
-
-
 def cut_ranges(ranges: Iterable[Range], cuts: Sequence[int], least: int) -> tuple[Range, ...]:
     """Split `ranges` at every cut inside them and leave out pieces shorter than `least` bars."""
     pieces = []

@@ -243,6 +243,23 @@ def test_of_partial_positions_the_nearest_on_both_sides_are_kept() -> None:
         assert found == pytest.approx(fractions, abs=1e-3)
 
 
+@pytest.mark.parametrize("step", [1.0, 0.5])
+def test_of_what_a_stop_ends_the_account_that_escapes_is_kept(step: float) -> None:
+    prices = np.full(60, 10.0)
+    prices[START + 2 * INTERVAL :] = 8.0  # over the second decision, behind the open at which a Sell is filled
+    opens = np.concatenate([prices[:1], prices[:-1]])
+    rules, tape = exact_rules(position_step=step, max_drawdown=0.05), make_tape(opens, prices)
+    branches = Branches(tape.tensors(), rules, 1)
+    branches.reset(whole(1), bars_of(1, START), bars_of(1, 50))
+    branches.step(torch.tensor([1]))
+    own, tried = branches.step(torch.tensor([0]))
+    assert bool(own.terminated)
+    assert tried.terminated[:, 0, 0].tolist() == [True, True, False]
+    assert branches.kept.shares[1] == 0.0
+    assert branches.kept.equity[1] > 0.98 * rules.initial_cash
+    assert tried.toward[:, 2, 0, 0].tolist() == [1.0, 0.0][: len(tried.toward)]
+
+
 def test_scaled_advantages_are_centred_under_the_policy_and_of_one_size() -> None:
     generator = torch.Generator().manual_seed(3)
     values = 7.0 + torch.randn(500, 2, 3, generator=generator) * torch.tensor([1.0, 50.0]).view(1, 2, 1)

@@ -20,7 +20,7 @@ from sentio_rllib.statistics.metrics import cv_score, sharpe
 from sentio_rllib.trading.rules import TradingRules
 from sentio_rllib.validation.baselines import table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, fold_score
-from sentio_rllib.validation.schemes import Fold, in_pieces, training_stretch
+from sentio_rllib.validation.schemes import Fold, training_stretch
 from sentio_rllib.validation.series import timing_by_member
 from sentio_rllib.validation.splits import Range, Splits
 
@@ -94,7 +94,7 @@ def test_the_training_score_is_that_of_training_bars_beside_the_block(
         assert any(each.start <= stretch.start and stretch.stop <= each.stop for each in fold.train)
         assert any(stretch.stop == each.stop or stretch.start == each.start for each in fold.train)
         stretches.append(stretch)
-    pieces = [in_pieces(stretches[fold], 4, 100 * INTERVAL) for _, fold in MEMBERS]
+    pieces = [[stretches[fold]] for _, fold in MEMBERS]
     alone = BlockEvaluator(small_tape.tensors(), scorer.settings.rules, pieces, MEMBERS, dtype=torch.float64)
     records = alone.evaluate(network_policy(network, scorer.reader, alone.bars())).greedy
     expected = cv_score(np.array([fold_score(record, YEAR) for record in records]).reshape(2, 2), 0.5)
@@ -106,12 +106,6 @@ def test_of_several_segments_the_stretch_is_the_longest_and_nearest() -> None:
     assert training_stretch(Fold(0, (Range(0, 480), Range(700, 1000)), block)) == Range(380, 480)
     assert training_stretch(Fold(0, (Range(0, 60), Range(700, 1000)), block)) == Range(700, 800)
     assert training_stretch(Fold(0, (Range(700, 750),), block)) == Range(700, 750)
-
-
-def test_a_stretch_is_walked_in_equal_pieces_that_are_long_enough() -> None:
-    assert in_pieces(Range(10, 52), 4, 10) == (Range(10, 21), Range(21, 32), Range(32, 42), Range(42, 52))
-    assert in_pieces(Range(10, 52), 4, 15) == (Range(10, 31), Range(31, 52))
-    assert in_pieces(Range(10, 20), 4, 15) == (Range(10, 20),)
 
 
 def test_by_timing_a_score_is_that_of_what_the_verdict_asks_for(
