@@ -352,19 +352,20 @@ def _without_effect(config: SweepConfig, key: str) -> str | None:
         trials = config.arms().values() or [config]
         used = any(trial.trading.flat_by_close for trial in trials) or "trading.flat_by_close" in config.search.space
         return None if used else "without trading.flat_by_close"
-    if key == "ppo.plateau_patience":
+    if key in _NEEDS:
+        needed, value = _NEEDS[key]
         trials = config.arms().values() or [config]
-        used = any(trial.ppo.schedule == "plateau" for trial in trials) or "ppo.schedule" in config.search.space
-        return None if used else "without ppo.schedule=plateau"
-    if key == "ppo.path_group":
-        trials = config.arms().values() or [config]
-        used = any(trial.ppo.advantages == "sampled" for trial in trials) or "ppo.advantages" in config.search.space
-        return None if used else "without ppo.advantages=sampled"
-    if key == "ppo.target_policy":
-        trials = config.arms().values() or [config]
-        used = any(trial.ppo.advantages != "sampled" for trial in trials) or "ppo.advantages" in config.search.space
-        return None if used else "without ppo.advantages=counterfactual"
+        used = any(getattr(trial.ppo, needed) == value for trial in trials) or f"ppo.{needed}" in config.search.space
+        return None if used else f"without ppo.{needed}={value}"
     return None
+
+
+_NEEDS = {
+    "ppo.plateau_patience": ("schedule", "plateau"),
+    "ppo.path_group": ("advantages", "sampled"),
+    "ppo.target_policy": ("advantages", "counterfactual"),
+}
+"""Keys that are read with one value of another key of `ppo`."""
 
 
 _PARTS = (

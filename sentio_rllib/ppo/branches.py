@@ -9,9 +9,8 @@ another position is known all along the path.
 Where the account's own action ends in a drawdown stop and another does not, the one that lives is kept.
 
 What remains approximate: what an account leads to is valued by the accounts kept there, by how much is held. These
-differ from it in when they traded and what they have lost. With partial positions a position beyond the kept ones is
-valued as the nearest of them, so that differences of actions are off by a quarter of their size or more (measured with
-steps of 0.25); accounts that are flat or full are valued exactly.
+differ from it in when they traded and what they have lost. Where accounts are either flat or full, that is all. With
+partial positions a position beyond the kept ones is valued as the nearest of them, and the error is not small.
 """
 
 from __future__ import annotations

@@ -300,10 +300,10 @@ class RolloutSampler:
         logits = [self._logits(context, *(part.flatten(0, 1) for part in account)) for account in accounts]
         return torch.stack([each.view(-1, *self.shape, N_ACTIONS) for each in logits], 1)
 
-    def _drawdown_charge(self, deeper: torch.Tensor | None) -> torch.Tensor | float:
+    def _drawdown_charge(self, deeper: torch.Tensor) -> torch.Tensor | float:
         """What deeper drawdowns cost of the reward that is learned from."""
         weight, rules = self.settings.ppo.drawdown_weight, self.settings.rules
-        if weight == 0.0 or deeper is None:
+        if weight == 0.0:
             return 0.0
         return (weight / (rules.target_return_per_bar * rules.decision_interval) * deeper).to(self.dtype)
 
@@ -333,7 +333,8 @@ class RolloutSampler:
         """Values of all actions of all accounts ``[rows, M, 3]``, and value targets ``[rows, M]``."""
         ppo, rules = self.settings.ppo, self.settings.rules
         reward = columns["tried_log_return"] / (rules.target_return_per_bar * rules.decision_interval)
-        reward = reward - self._drawdown_charge(columns.get("tried_deeper"))
+        if ppo.drawdown_weight > 0.0:
+            reward = reward - self._drawdown_charge(columns["tried_deeper"])
         of_actions, of_policy = counterfactual_values(
             (reward / deviation).to(self.dtype),
             target_probabilities(log_probs, ppo.target_policy).movedim(-1, 1),
