@@ -55,6 +55,7 @@ def configured(space: dict[str, Any], **search: Any) -> SweepConfig:
         ("ppo.gamma", {"choice": [0.98, 0.98]}, "twice"),
         ("ppo.clip", {"uniform": [0.25, 0.3]}, "trial 0 is the default configuration"),
         ("ppo.path_group", {"choice": [1, 8]}, "no effect without ppo.advantages=sampled"),
+        ("ppo.plateau_patience", {"int": [1, 3]}, "no effect without ppo.schedule=plateau"),
         ("ppo.environments", {"int": [30, 40]}, "cannot train"),
         ("ppo.minibatch_rows", {"int": [1, 100000]}, "list a few with choice"),
         ("trading.position_step", {"uniform": [0.001, 1.0]}, "cannot trade"),
@@ -165,3 +166,10 @@ def test_a_grid_too_large_to_try_is_refused() -> None:
                 "search": {"space": space, "sampler": "grid"},
             }
         )
+
+
+def test_a_target_policy_is_searched_where_advantages_are_counterfactual() -> None:
+    space = {"ppo.target_policy": {"choice": ["greedy", "stochastic"]}}
+    configured(space)
+    with pytest.raises(ConfigError, match=r"no effect without ppo\.advantages=counterfactual"):
+        build_config({"search": {"space": space}, "ppo": {"advantages": "sampled"}})
