@@ -1,15 +1,18 @@
 """What each feature, and each part of the recipe, is worth: skill at 122,880 decisions with one of them changed.
 
 Arms are configs/maskable.yaml with other keys, or with columns of the tape set to 0, on three planted markets, paired
-over market, fold and seed with the shipped one. On a market without an edge, trades a day. Each finished arm is kept
-under work/.
+over market, fold and seed with the shipped one. Beside it the difference on a memory market, where features tell
+little, and the trades a day on a market without an edge. Each finished arm is kept under work/.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
+from unittest import mock
 
 import common
 import markets
@@ -21,6 +24,8 @@ from learning import EDGE, MARKETS, interval, part, settings_of, train_sentio
 from sentio_rllib.evidence.pairing import paired_difference
 from sentio_rllib.market.feature_set import CLASSIC, MULTISCALE
 from sentio_rllib.market.tape import build_tape
+from sentio_rllib.ppo.columns import Rollout
+from sentio_rllib.ppo.rollout import RolloutSampler
 from sentio_rllib.ppo.settings import TrialSettings
 
 PROGRAM = "ablation"
@@ -29,7 +34,11 @@ SHIPPED = "shipped"
 ARMS: dict[str, tuple[str, ...]] = {
     SHIPPED: (),
     "classic features": ("features.set=classic",),
+    "own account alone": (),
     "sampled advantages": ("ppo.advantages=sampled",),
+    "sampled, a recipe of its own": (
+        *("ppo.advantages=sampled", "ppo.learning_rate=1e-3", "ppo.entropy_weight=0.01", "ppo.epochs=4"),
+    ),
     "sampled, classic features": ("ppo.advantages=sampled", "features.set=classic"),
     "stochastic target": ("ppo.target_policy=stochastic",),
     "4 epochs": ("ppo.epochs=4",),
@@ -52,23 +61,53 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Columns that are set to 0."""
 
 
-def arm(args: Any, seed: int, name: str, edge: float) -> dict[str, Any]:
+Kind = Literal["planted", "null", "memory"]
+EDGES: dict[Kind, float] = {"planted": EDGE, "null": 0.0, "memory": markets.MEMORY_EDGE}
+
+
+@contextmanager
+def own_account_alone() -> Iterator[None]:
+    """Take every action's value as ever, and learn from the decisions of the path's own account alone."""
+    sample = RolloutSampler.sample
+
+    def own_rows(sampler: RolloutSampler, iteration: int) -> Rollout:
+        made, steps = sample(sampler, iteration), sampler.settings.ppo.rollout_steps
+        columns = {
+            key: column.unflatten(0, (steps, sampler.kept, -1))[:, 0].flatten(0, 1)
+            for key, column in made.columns.items()
+        }
+        return Rollout(columns, made.figures)
+
+    with mock.patch.object(RolloutSampler, "sample", own_rows), mock.patch.object(TrialSettings, "accounts", 1):
+        yield
+
+
+def arm(args: Any, kind: Kind, seed: int, name: str) -> dict[str, Any]:
     """Train one arm on one market, or take it from work/."""
     label = name.replace(" ", "_").replace(",", "")
-    return part(f"{label}-{seed}-{edge:g}", args, partial(_trained, args, seed, name, edge), PROGRAM)
+    return part(f"{label}-{kind}-{seed}", args, partial(_trained, args, kind, seed, name), PROGRAM)
 
 
-def _trained(args: Any, seed: int, name: str, edge: float) -> dict[str, Any]:
-    found = markets.market(args.bars, edge, seed)
+def _trained(args: Any, kind: Kind, seed: int, name: str) -> dict[str, Any]:
+    made = args.bars, EDGES[kind], seed
+    law = markets.MEMORY if kind == "memory" else markets.PLAIN
+    found = markets.market(*made, law=law)
     settings: TrialSettings = settings_of(found, STEPS, STEPS, "float32", ARMS.get(name, ()))
     if settings.policy.features != found.tape.feature_set.name:
-        made = markets.synthetic(args.bars, edge, seed, found.splits)
-        found = found._replace(tape=build_tape(made.bars, settings.policy.features).cut(found.tape.n))
+        bars = markets.synthetic(*made, found.splits, law).bars
+        found = found._replace(tape=build_tape(bars, settings.policy.features).cut(found.tape.n))
     if name in GROUPS:
         features = found.tape.features.copy()
         features[:, [found.tape.feature_set.names.index(column) for column in GROUPS[name]]] = 0.0
         found = found._replace(tape=replace(found.tape, features=features))
-    return train_sentio(found, settings, planted=edge > 0.0)
+    with own_account_alone() if name == "own account alone" else nullcontext():
+        return train_sentio(found, settings, planted=kind != "null")
+
+
+def skills(args: Any, kind: Kind, seeds: list[int], name: str) -> dict[tuple[int, int], float]:
+    """Return the skill of an arm in every cell of (market, member)."""
+    runs = {seed: arm(args, kind, seed, name) for seed in seeds}
+    return {(seed, member): each["skill"] for seed in runs for member, each in enumerate(runs[seed]["members"])}
 
 
 def main() -> None:
@@ -83,31 +122,31 @@ def main() -> None:
     torch.set_num_threads(1)
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     rows: dict[str, Any] = {}
-    cells: dict[str, dict[tuple[int, int], float]] = {}
+    shipped = skills(args, "planted", args.market_seed, SHIPPED), skills(args, "memory", [0], SHIPPED)
     for name in [each for each in (*ARMS, *GROUPS) if args.only in each or each == SHIPPED]:
-        runs = {seed: arm(args, seed, name, EDGE) for seed in args.market_seed}
-        cells[name] = {
-            (seed, member): each["skill"] for seed in runs for member, each in enumerate(runs[seed]["members"])
-        }
-        null = arm(args, 0, name, 0.0)["curve"][-1] if name in ARMS else None
-        difference = paired_difference(cells[name], cells[SHIPPED])
-        values = list(cells[name].values())
+        cells = skills(args, "planted", args.market_seed, name), skills(args, "memory", [0], name)
+        planted, memory = (paired_difference(own, of) for own, of in zip(cells, shipped, strict=True))
+        null = arm(args, "null", 0, name)["curve"][-1] if name in ARMS else None
+        values = list(cells[0].values())
         rows[name] = {
             "skill": float(np.mean(values)),
             "skill_interval": interval(values),
-            "difference": difference.mean,
-            "difference_interval": [difference.low, difference.high],
+            "difference": planted.mean,
+            "difference_interval": [planted.low, planted.high],
+            "memory_skill": float(np.mean(list(cells[1].values()))),
+            "memory_difference": memory.mean,
+            "memory_difference_interval": [memory.low, memory.high],
             "null_trades_per_day": None if null is None else null["trades_per_day"],
             "null_sharpe": None if null is None else null["sharpe"],
         }
         traded = "" if null is None else f"  null: {null['trades_per_day']:.2f} trades a day"
         print(
-            f"{name:34s} {rows[name]['skill']:.3f}  {difference.mean:+.3f} [{difference.low:+.3f}, "
-            f"{difference.high:+.3f}]{traded}",
+            f"{name:34s} {rows[name]['skill']:.3f}  {planted.mean:+.3f} [{planted.low:+.3f}, {planted.high:+.3f}]  "
+            f"memory {memory.mean:+.3f} [{memory.low:+.3f}, {memory.high:+.3f}]{traded}",
             flush=True,
         )
     if not args.only:
-        print(common.write_result(PROGRAM, {"settings": vars(args), "edge_per_bar": EDGE, "arms": rows}))
+        print(common.write_result(PROGRAM, {"settings": vars(args), "edge_per_bar": EDGES, "arms": rows}))
     ray.shutdown()
 
 

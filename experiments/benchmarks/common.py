@@ -8,7 +8,7 @@ import json
 import platform
 import sys
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,16 @@ def code() -> str:
     return digest.hexdigest()[:12]
 
 
-def write_result(program: str, figures: dict[str, Any]) -> Path:
-    """Write `figures` with versions and processor to ``results/PROGRAM.json``."""
-    versions = {name: version(name) for name in _PACKAGES}
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write_result(program: str, figures: dict[str, Any], path: str | Path | None = None) -> Path:
+    """Write `figures` with versions and processor to `path`, or else to ``results/PROGRAM.json``."""
+    versions = {name: found for name in _PACKAGES if (found := _version(name))}
     content = {
         "program": program,
         "processor": processor(),
@@ -48,10 +55,10 @@ def write_result(program: str, figures: dict[str, Any]) -> Path:
         "versions": versions,
         "figures": figures,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{program}.json"
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    return path
+    written = Path(path) if path else RESULTS / f"{program}.json"
+    written.parent.mkdir(exist_ok=True)
+    written.write_text(json.dumps(content, indent=1) + "\n")
+    return written
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

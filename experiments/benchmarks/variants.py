@@ -48,16 +48,14 @@ ARMS: dict[str, tuple[str, ...]] = {
 }
 
 
-MEMORY, STRETCH = 400, 120
-"""Of the memory market: bars between what tells a regime and the regime, and bars of a regime."""
 _PLANTED = (f"data.synthetic.edge={EDGE}",)
 MARKETS: dict[str, tuple[str, ...]] = {
     "planted": _PLANTED,
     "planted 7": (*_PLANTED, "data.synthetic.seed=7"),
     "memory": (
-        "data.synthetic.edge=5e-5",
-        f"data.synthetic.memory={MEMORY}",
-        f"data.synthetic.regime_bars={STRETCH}",
+        f"data.synthetic.edge={markets.MEMORY_EDGE}",
+        f"data.synthetic.memory={markets.MEMORY.memory}",
+        f"data.synthetic.regime_bars={markets.MEMORY.regime_bars}",
         "policy.band=48",  # 48 patches of 15 bars: what tells a regime lies 520 to 640 bars back
     ),
 }

@@ -16,13 +16,10 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from sentio_rllib.errors import NonFiniteError
 from sentio_rllib.policy.actor_critic import TapeReader
 from sentio_rllib.policy.rl_module import GATE, VALUES
-from sentio_rllib.ppo.losses import PPOLoss, clip_gradients_per_member, ppo_loss
+from sentio_rllib.ppo.losses import PPOLoss, clip_gradients_per_member
 from sentio_rllib.ppo.precision import autocast, resolve_precision
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
-from sentio_rllib.seeding import stream
-
-_LOSS_COLUMNS = ("actions", "log_prob", "advantages", "value_targets")
-
+from sentio_rllib.ppo.updating import LOSS_COLUMNS, minibatch_loss, minibatch_rows
 
 PLATEAU_FACTOR = "plateau_factor"
 """Beside the env steps among the ``timesteps`` of an update: :attr:`~sentio_rllib.ppo.convergence.Plateau.factor`."""
@@ -78,34 +75,19 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
     def _create_iterator_if_necessary(
         self, *, training_data: Any, iteration: int = 0, **_: Any
     ) -> Iterator[MultiAgentBatch]:
-        """Yield minibatches in an order keyed (trial seed, iteration, pass), the same for any M.
-
-        An epoch is as many rows as decisions were made; of K accounts, K epochs pass over every row once. With a
-        transformer, stretches of ``sequence_length`` decisions of an account stay together.
-        """
+        """Yield minibatches, see :func:`~sentio_rllib.ppo.updating.minibatch_rows`."""
         columns = training_data.batch.policy_batches[DEFAULT_MODULE_ID]
         columns = {key: value.to(self._device) for key, value in columns.items()}
         self.stack.begin_iteration(iteration, self.settings.ppo.environments)
         self.stack.train()
-        rows, chunk, accounts = len(columns["bar"]), self.settings.chunk, self.settings.accounts
-        decisions = rows // accounts
-        size = min(self.settings.ppo.minibatch_rows, decisions)
-        stretches = torch.arange(rows, device=self._device).view(-1, chunk, accounts * self.settings.ppo.environments)
-        stretches = stretches.transpose(1, 2).reshape(-1, chunk)  # rows are time-major
-        for epoch in range(self.settings.ppo.epochs):
-            if epoch % accounts == 0:
-                key = ("minibatches", self.settings.trial_seed, iteration, epoch // accounts)
-                order = torch.randperm(len(stretches), generator=stream(*key)).to(self._device)
-                order = stretches.index_select(0, order).flatten()
-            begin = epoch % accounts * decisions
-            for first in range(begin, begin + decisions - size + 1, size):
-                yield self._minibatch(columns, order[first : first + size])
+        for rows in minibatch_rows(self.settings, len(columns["bar"]), iteration, self._device):
+            yield self._minibatch(columns, rows)
 
     def _minibatch(self, columns: dict[str, torch.Tensor], rows: torch.Tensor) -> MultiAgentBatch:
         taken = {key: column.index_select(0, rows) for key, column in columns.items()}
         if self.settings.policy.dropout > 0.0:
             self.stack.of_environments(rows % self.settings.ppo.environments)
-        batch: dict[str, Any] = {key: taken[key] for key in _LOSS_COLUMNS}
+        batch: dict[str, Any] = {key: taken[key] for key in LOSS_COLUMNS}
         batch[Columns.OBS] = {
             "market": self.reader.market(taken["bar"]),
             "portfolio": taken["portfolio"],
@@ -135,19 +117,8 @@ class SentioLearner(PPOTorchLearner):  # type: ignore[misc]  # RLlib ships no ty
             If a member's loss is NaN or infinite.
         """
         del module_id, config  # one module, configured by its settings
-        ppo = self.settings.ppo
-        loss = ppo_loss(
-            fwd_out[Columns.ACTION_DIST_INPUTS],
-            fwd_out[VALUES],
-            fwd_out[GATE],
-            **{key: batch[key] for key in ("actions", "advantages", "value_targets")},
-            old_log_prob=batch["log_prob"],
-            clip=ppo.clip,
-            value_weight=ppo.value_weight,
-            entropy_weight=ppo.entropy_weight,
-            load_balance=ppo.load_balance,
-            huber=ppo.huber,
-        )
+        logits, quantiles, gate = fwd_out[Columns.ACTION_DIST_INPUTS], fwd_out[VALUES], fwd_out[GATE]
+        loss = minibatch_loss(self.settings, logits, quantiles, gate, batch)
         total = loss.total.detach()
         if not bool(torch.isfinite(total).all()):
             raise NonFiniteError(f"the loss of a member is not finite: {total.tolist()}")

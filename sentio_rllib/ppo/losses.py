@@ -150,7 +150,9 @@ def quantile_huber_loss(quantiles: torch.Tensor, targets: torch.Tensor, huber: f
     return (slope * error - offset).mean(-1).mean(0)
 
 
-def clip_gradients_per_member(gradients: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
+def clip_gradients_per_member(
+    gradients: Iterable[torch.Tensor], max_norm: float, *, check: bool = True
+) -> torch.Tensor:
     """Scale every member's gradient in place to a Euclidean norm of at most `max_norm`.
 
     Parameters
@@ -159,6 +161,8 @@ def clip_gradients_per_member(gradients: Iterable[torch.Tensor], max_norm: float
         Tensors with a leading member dimension, together the gradient of all members.
     max_norm
         The bound, > 0.
+    check
+        Whether to look at the norms, for which a GPU must be waited for; else the caller does.
 
     Returns
     -------
@@ -173,7 +177,7 @@ def clip_gradients_per_member(gradients: Iterable[torch.Tensor], max_norm: float
     gradients = list(gradients)
     squares = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients])
     norms = squares.sum(0).sqrt()
-    if not bool(torch.isfinite(norms).all()):
+    if check and not bool(torch.isfinite(norms).all()):
         raise NonFiniteError(f"the gradient norm of a member is not finite: {norms.tolist()}")
     scale = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     for gradient in gradients:

@@ -1,7 +1,8 @@
 """In which precision networks run: what `auto` means on a processor, and autocast.
 
-bfloat16 passes are faster on a GPU, with AMX, and on AMD's AVX512-BF16; on an Intel Xeon without AMX they took 1.6
-times as long as float32 (`experiments/benchmarks/results/throughput.json`), so `auto` is float32 there.
+bfloat16 passes of wide layers are faster on a GPU, with AMX, and on AMD's AVX512-BF16; on an Intel Xeon without AMX they took 1.6
+times as long as float32 (`experiments/benchmarks/results/throughput.json`), so `auto` is float32 there. Of layers of
+64 an update in bfloat16 took 1.6 times as long on an H100 (`gpu.json` beside it): the casts are kernels of their own.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import torch
 
 from sentio_rllib.ppo.settings import Precision
 
+WIDE = 256
+"""Width of the widest layer from which casts to bfloat16 pay."""
+
 
 def resolve_precision(precision: Precision, device: torch.device, hidden: Sequence[int]) -> Precision:
     """Return what `auto` means on this device for networks of these widths.
 
-    bfloat16 on a GPU, and on a CPU that multiplies it faster than float32 where layers are wide enough to pay
-    for the casts; else float32.
+    bfloat16 where layers are wide enough to pay for the casts, on a GPU and on a CPU that multiplies it faster than
+    float32; else float32.
     """
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if max(hidden) >= 256 and _cpu_prefers_bfloat16() else "float32"
+    if max(hidden) < WIDE:
+        return "float32"
+    faster = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_prefers_bfloat16()
+    return "bfloat16" if faster else "float32"
 
 
 @cache
