@@ -1,8 +1,8 @@
 """In which precision networks run: what `auto` means on a processor, and autocast.
 
-bfloat16 passes of wide layers are faster on a GPU, with AMX, and on AMD's AVX512-BF16; on an Intel Xeon without AMX they took 1.6
-times as long as float32 (`experiments/benchmarks/results/throughput.json`), so `auto` is float32 there. Of layers of
-64 an update in bfloat16 took 1.6 times as long on an H100 (`gpu.json` beside it): the casts are kernels of their own.
+bfloat16 passes of wide layers are faster on a GPU, with AMX, and on AMD's AVX512-BF16; on an Intel Xeon without AMX
+they took 1.6 times as long as float32 (`experiments/benchmarks/results/throughput.json`), so `auto` is float32 there.
+Of layers of 64 an update in bfloat16 took 1.6 times as long on an H100 (`gpu.json` beside it): casts are kernels too.
 """
 
 from __future__ import annotations
