@@ -292,10 +292,8 @@ class Simulator:
             at_close = self._sale(shares, tape.close_1, bar + close_at, bar + close_at)
             cash_closed = torch.add(cash, self._at_start(at_close, close_at), alpha=self._keep_after_fee)
             path = torch.where(self._steps >= close_at, self._grown(cash_closed, interest), path)
-        peaks = torch.maximum(path.cummax(0).values, self.peak)
-        breach = path <= peaks.mul_(1.0 - self.rules.max_drawdown)
-        stop_at = torch.where(breach, self._steps, self._never).amin(0)
-        terminated = stop_at < self.interval
+        safe = self._out_of_reach(path)
+        stop_at = self._never if safe else self._first_breach(path)
         self._way = (shares, stop_at, self._never if close_at is None else close_at)
         held, held_cash = shares, cash
         if close_at is not None and at_close is not None:
@@ -305,6 +303,11 @@ class Simulator:
             at_close = torch.where(stopped_before | closes_later, self._zero, at_close)
             cash = torch.where(closes_later, cash, cash_closed)
             shares = torch.where(closes_later, shares, self._zero)
+        if safe:
+            nothing = torch.zeros_like(cash) if at_close is None else at_close
+            cash = cash if interest is None else cash * interest[-1]
+            return Walk(path, cash, shares, torch.zeros_like(bar, dtype=torch.bool), nothing, at_close)
+        terminated = stop_at < self.interval
         stop_bar = bar + stop_at
         sold = self._sale(held, tape.open_2, stop_bar, stop_bar + 1).mul_(terminated)
         cash_stopped = torch.add(held_cash, self._at_start(sold, stop_at), alpha=self._keep_after_fee)
@@ -317,6 +320,19 @@ class Simulator:
             sold=sold if at_close is None else sold + at_close,
             sold_at_close=at_close,
         )
+
+    def _out_of_reach(self, path: torch.Tensor) -> bool:
+        """Whether nobody comes near a drawdown stop, which spares a CPU looking for it; a GPU is not waited for."""
+        if self.device.type != "cpu":
+            return False
+        highest = torch.maximum(path.amax(0), self.peak)
+        return not bool((path.amin(0) <= highest.mul_(1.0 - self.rules.max_drawdown)).any())
+
+    def _first_breach(self, path: torch.Tensor) -> torch.Tensor:
+        """Bar of the first mark, counted from 0, that lies `max_drawdown` below the peak before it; I: none."""
+        peaks = torch.maximum(path.cummax(0).values, self.peak)
+        breach = path <= peaks.mul_(1.0 - self.rules.max_drawdown)
+        return torch.where(breach, self._steps, self._never).amin(0)
 
     def _at_start(self, proceeds: torch.Tensor, mark: torch.Tensor) -> torch.Tensor:
         """Dollars at t that with interest become `proceeds` at a mark, counted from 0."""

@@ -80,6 +80,27 @@ def test_batch_equals_the_scalar_oracle(rules: TradingRules, seed: int, limited:
                 oracles[row] = None
 
 
+@given(rules=trading_rules(), seed=st.integers(0, 10_000))
+@BUSY
+def test_not_to_look_for_stops_out_of_reach_changes_nothing(rules: TradingRules, seed: int) -> None:
+    """What a GPU does, which looks always, against a CPU, which does where a stop may be."""
+    tape, rows, generator = random_tape(seed), 3, torch.Generator().manual_seed(seed)
+    looked = []
+    steps = min(8, (tape.n - 3) // rules.decision_interval - 1)
+    actions = torch.randint(0, 3, (steps, rows), generator=generator)
+    for always in (False, True):
+        simulator = Simulator(tape.tensors(), rules, rows, horizon=None)
+        if always:
+            simulator._out_of_reach = lambda _: False  # type: ignore[method-assign]
+        everywhere = torch.ones(rows, dtype=torch.bool)
+        simulator.reset(everywhere, torch.ones(rows, dtype=torch.int64), torch.full((rows,), tape.n))
+        results = [simulator.step(each) for each in actions]
+        results.append(simulator.liquidate(everywhere, simulator.bar + 1))
+        looked.append([*(part for result in results for part in result), *simulator.holdings(), simulator.cash])
+    for fast, slow in zip(*looked, strict=True):
+        assert torch.equal(fast, slow)
+
+
 @given(rules=trading_rules(), seed=st.integers(0, 10_000), ahead=st.integers(0, 15))
 @BUSY
 def test_liquidation_at_the_end_of_a_block_equals_the_oracle(rules: TradingRules, seed: int, ahead: int) -> None:
