@@ -46,6 +46,13 @@ class Scores(NamedTuple):
         return max(self.cv_score, self.sampled_score)
 
 
+class _Held(NamedTuple):
+    """Buy-and-hold by fold: in every phase of the decision grid, and on the training stretches."""
+
+    phases: list[dict[int, Record]]
+    beside: dict[int, Record]
+
+
 class Scorer:
     """Scores networks of one trial.
 
@@ -68,27 +75,30 @@ class Scorer:
         shared: dict[str, Any] = {"members": settings.members, "dtype": dtype}
         regimes = _regimes(tape, settings)
         blocks = [fold.validation for fold in folds]
-        self.evaluator = BlockEvaluator(tape, settings.rules, blocks, **shared, regimes=regimes, phases=settings.phases)
-        self.trained = BlockEvaluator(tape, settings.rules, [(training_stretch(fold),) for fold in folds], **shared)
-        self._hold = {each: self._held(tape, each) for each in (self.evaluator, self.trained)} if self._timed else {}
+        stretches = [training_stretch(fold) for fold in folds]
+        self.evaluator = BlockEvaluator(
+            tape, settings.rules, blocks, **shared, regimes=regimes, phases=settings.phases, beside=stretches
+        )
+        self._hold = self._held(tape) if self._timed else None
         self._coverage = coverage(settings.folds)
 
     @property
     def _timed(self) -> bool:
         return self.settings.score == "timing"
 
-    def _held(self, tape: TapeTensors, walked: BlockEvaluator) -> list[dict[int, Record]]:
-        """Buy-and-hold of each fold, without a stop, by phase."""
-        rules = self.settings.rules.replace(masks="state", max_drawdown=NO_STOP)
-        evaluator = BlockEvaluator(
-            tape, rules, walked.blocks, walked.members, dtype=walked.dtype, phases=len(walked.phases)
-        )
+    def _held(self, tape: TapeTensors) -> _Held:
+        """Buy-and-hold of each fold, without a stop."""
+        rules, walked = self.settings.rules.replace(masks="state", max_drawdown=NO_STOP), self.evaluator
+        shared: dict[str, Any] = {"dtype": walked.dtype, "phases": len(walked.phases)}
+        stretches = [block for (block,) in walked.beside]
+        evaluator = BlockEvaluator(tape, rules, walked.blocks, walked.members, **shared, beside=stretches)
         always = table_policy(np.full(tape.n, BUY, dtype=np.int64), device=tape.device)
-        phases = evaluator.evaluate(always).phases
-        return [
-            {fold: record for (_, fold), record in zip(self.settings.members, records, strict=True)}
-            for records in phases
-        ]
+
+        def by_fold(records: Sequence[Record]) -> dict[int, Record]:
+            return {fold: record for (_, fold), record in zip(self.settings.members, records, strict=True)}
+
+        found = evaluator.evaluate(always)
+        return _Held([by_fold(records) for records in found.phases], by_fold(found.beside))
 
     def score(self, network: ActorCritic) -> Scores:
         """Evaluate and score `network`.
@@ -99,28 +109,23 @@ class Scorer:
             If a score is NaN or infinite.
         """
         network.eval()
-        evaluation = self._walk(network, self.evaluator)
-        by_phase = [self._by_fold(records, self.evaluator, phase)[1] for phase, records in enumerate(evaluation.phases)]
+        evaluation = self.evaluator.evaluate(network_policy(network, self.reader, self.evaluator.bars()))
+        by_phase = [self._by_fold(records, phase)[1] for phase, records in enumerate(evaluation.phases)]
         fold_scores = np.mean(by_phase, axis=0)
         found = cv_score(fold_scores, self.settings.fold_penalty)
-        sampled, _ = self._by_fold(evaluation.sampled, self.evaluator)
-        trained, _ = self._by_fold(self._walk(network, self.trained).greedy, self.trained)
+        sampled, _ = self._by_fold(evaluation.sampled)
+        trained, _ = self._by_fold(evaluation.beside, None)
         if not np.isfinite([found, sampled, trained]).all():
             raise NonFiniteError(
                 f"a score is not finite: cv_score {found}, sampled_score {sampled}, train_score {trained}"
             )
         return Scores(found, sampled, trained, fold_scores, evaluation)
 
-    def _walk(self, network: ActorCritic, evaluator: BlockEvaluator) -> Evaluation:
-        return evaluator.evaluate(network_policy(network, self.reader, evaluator.bars()))
-
-    def _by_fold(
-        self, records: Sequence[Record], walked: BlockEvaluator, phase: int = 0
-    ) -> tuple[float, NDArray[np.float64]]:
-        """Score over folds, and by fold and seed, of what `search.score` names."""
+    def _by_fold(self, records: Sequence[Record], phase: int | None = 0) -> tuple[float, NDArray[np.float64]]:
+        """Score over folds, and by fold and seed, of what `search.score` names; phase None: on training bars."""
         year, members = self.sessions_per_year, self.settings.members
-        if self._timed:
-            series = self._timing(records, walked, phase)
+        if self._hold is not None:
+            series = self._timing(records, self._hold, phase)
             scores = [
                 sharpe(each, year) if record.trades else 0.0 for each, record in zip(series, records, strict=True)
             ]
@@ -128,17 +133,16 @@ class Scorer:
             scores = [fold_score(record, year) for record in records]
         return score_members(scores, members, self.settings.fold_penalty)
 
-    def _timing(self, records: Sequence[Record], walked: BlockEvaluator, phase: int) -> list[Floats]:
+    def _timing(self, records: Sequence[Record], hold: _Held, phase: int | None) -> list[Floats]:
         """Timing of each member; training stretches overlap, so there each is told the market's mean in validation."""
-        members, hold = self.settings.members, self._hold[walked][phase]
-        if walked is self.evaluator:
-            return timing_by_member(records, hold, members, self._coverage)
-        elsewhere = self._hold[self.evaluator][0]
+        members = self.settings.members
+        if phase is not None:
+            return timing_by_member(records, hold.phases[phase], members, self._coverage)
         alone = []
         for record, member in zip(records, members, strict=True):
-            fold = elsewhere[member[1]]
+            fold = hold.phases[0][member[1]]
             mean = float(fold.excess_returns.sum() / fold.session_bars.sum())
-            alone += timing_by_member([record], {member[1]: hold[member[1]]}, [member], elsewhere=mean)
+            alone += timing_by_member([record], {member[1]: hold.beside[member[1]]}, [member], elsewhere=mean)
         return alone
 
 

@@ -7,7 +7,7 @@ liquidation at the block's last close. After a drawdown stop a row stays flat to
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -134,11 +134,14 @@ class Evaluation:
         Decided from each block's first bar on: what the evidence is made of, and what says who goes on.
     phases
         Greedy records of every phase of the decision grid, `greedy` first: their scores' mean is what selects.
+    beside
+        Greedy records of the blocks that are walked beside; empty where there are none.
     """
 
     greedy: tuple[Record, ...]
     sampled: tuple[Record, ...]
     phases: tuple[tuple[Record, ...], ...]
+    beside: tuple[Record, ...]
 
 
 class _BlockWalk(NamedTuple):
@@ -193,6 +196,8 @@ class BlockEvaluator:
         regime. No score depends on them.
     phases
         Phases of the decision grid that are walked greedily, evenly spread over the interval, 1 to its bars.
+    beside
+        One block more of each member, walked in the same steps and told apart from the others.
     """
 
     def __init__(
@@ -205,8 +210,10 @@ class BlockEvaluator:
         dtype: torch.dtype = torch.float32,
         regimes: Sequence[NDArray[np.int8]] | None = None,
         phases: int = 1,
+        beside: Sequence[Range] = (),
     ) -> None:
         self.tape, self.rules, self.blocks, self.members, self.dtype = tape, rules, blocks, members, dtype
+        self.beside = [(block,) for block in beside]
         self.regimes = regimes
         self.regime_count = 0 if regimes is None else max(int(labels.max()) for labels in regimes) + 1
         self.session, self.close = tape.session.cpu().numpy(), tape.close.cpu().numpy()
@@ -215,16 +222,15 @@ class BlockEvaluator:
         interval = rules.decision_interval
         self.phases = [phase * interval // phases for phase in range(phases)]
         self.longest = max(len(each) for each in blocks)
-        self.width = self.longest * phases
+        self.width = self.longest * phases + bool(beside)
         self.shape = (2 * self.width, len(members))
         self.simulator = Simulator(tape, rules, self.shape[0] * self.shape[1], horizon=None)
         start = torch.zeros(self.width, len(members), dtype=torch.int64)
         stop = torch.zeros_like(start)
         decisions = torch.zeros_like(start)
-        for member, (number, phase) in itertools.product(range(len(members)), enumerate(self.phases)):
-            for row, block in enumerate(blocks[member], start=number * self.longest):
-                start[row, member], stop[row, member] = block.start + phase, block.stop
-                decisions[row, member] = (block.stop - 2 - block.start - phase) // interval
+        for row, member, first, last in self._cells():
+            start[row, member], stop[row, member] = first, last
+            decisions[row, member] = (last - 2 - first) // interval
         used = decisions > 0
         fallback = start[used][0]  # unused cells idle on a valid bar
         start = torch.where(used, start, fallback)
@@ -236,6 +242,14 @@ class BlockEvaluator:
         if rules.masks == "risk":
             self.causes = risk_causes(rules, tape.volatility, tape.minute, tape.minutes_left)
         self.gumbel = self._noise()
+
+    def _cells(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield row, member, first bar and end of every block that is walked greedily."""
+        for member, (number, phase) in itertools.product(range(len(self.members)), enumerate(self.phases)):
+            for row, block in enumerate(self.blocks[member], start=number * self.longest):
+                yield row, member, block.start + phase, block.stop
+        for member, (block,) in enumerate(self.beside):
+            yield self.width - 1, member, block.start, block.stop
 
     def _noise(self) -> torch.Tensor:
         steps = int(self.decisions.max())
@@ -320,19 +334,19 @@ class BlockEvaluator:
         return torch.stack([room, *(room & each for each in forbidden)])
 
     def _records(self, walk: _BlockWalk) -> Evaluation:
-        columns, first = range(self.shape[1]), self.phases[0]
-        phases = tuple(
-            tuple(self._record(walk, number * self.longest, member, phase) for member in columns)
-            for number, phase in enumerate(self.phases)
-        )
-        sampled = tuple(self._record(walk, self.width, member, first) for member in columns)
-        return Evaluation(phases[0], sampled, phases)
+        def records(row: int, phase: int, blocks: Sequence[Sequence[Range]]) -> tuple[Record, ...]:
+            return tuple(self._record(walk, row, member, phase, each) for member, each in enumerate(blocks))
 
-    def _record(self, walk: _BlockWalk, offset: int, member: int, phase: int) -> Record:
-        """Concatenate the blocks of one member, which are the rows of the batch from `offset` on."""
+        first, blocks = self.phases[0], self.blocks
+        phases = tuple(records(number * self.longest, phase, blocks) for number, phase in enumerate(self.phases))
+        beside = records(self.width - 1, first, self.beside)
+        return Evaluation(phases[0], records(self.width, first, blocks), phases, beside)
+
+    def _record(self, walk: _BlockWalk, offset: int, member: int, phase: int, blocks: Sequence[Range]) -> Record:
+        """Concatenate blocks of one member, which are the rows of the batch from `offset` on."""
         interval, count = self.rules.decision_interval, self.shape[1]
         rows, returns, held, bars, trade_bars, trips, over_cuts = [], [], [], [], [], [], []
-        for index, whole in enumerate(self.blocks[member]):
+        for index, whole in enumerate(blocks):
             block, row = Range(whole.start + phase, whole.stop), (offset + index) * count + member
             marks, over, after = walk.of_row(row, len(block) - 1, int(walk.decisions[row]) * interval)
             path = np.concatenate([[self.rules.initial_cash], marks])
