@@ -19,6 +19,7 @@ from sentio_rllib.market.oracle import BUY, SELL, skill
 from sentio_rllib.ppo.settings import TrialSettings
 from sentio_rllib.validation.baselines import table_policy
 from sentio_rllib.validation.evaluation import BlockEvaluator, Record
+from sentio_rllib.validation.schemes import training_stretch
 from sentio_rllib.validation.splits import Range
 
 LATE = 15
@@ -27,14 +28,16 @@ ABOVE, BELOW = (0.5, 0.7, 0.85, 0.9, 0.95), (0.5, 0.2, 0.1, 0.05, 0.02)
 
 
 def ceilings(found: Market, settings: TrialSettings) -> dict[str, float]:
-    """Return the mean skill over folds of the trees and of the late oracle."""
+    """Return the mean skill over folds of the trees and of the late oracle, of it on training stretches too."""
     one = sorted({fold for _, fold in settings.members})
     blocks = [settings.folds[fold].validation for fold in one]
+    stretches = [(training_stretch(settings.folds[fold]),) for fold in one]
     late = np.concatenate([found.oracle[:LATE], found.oracle[:-LATE]])
     trees = np.stack([_fitted(found, settings, fold) for fold in one], axis=1)
     return {
         "trees": float(np.mean(_skills(found, settings, blocks, trees))),
         "late_oracle": float(np.mean(_skills(found, settings, blocks, late))),
+        "late_oracle_training": float(np.mean(_skills(found, settings, stretches, late))),
     }
 
 

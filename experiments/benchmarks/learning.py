@@ -33,7 +33,8 @@ from sentio_rllib.ppo.algorithm import SentioPPO, build_algorithm
 from sentio_rllib.ppo.settings import PPOSettings, TrialSettings
 from sentio_rllib.search.prepare import trial_settings
 from sentio_rllib.validation.baselines import table_policy
-from sentio_rllib.validation.evaluation import BlockEvaluator, Record, fold_score
+from sentio_rllib.validation.evaluation import BlockEvaluator, Evaluation, Record, fold_score
+from sentio_rllib.validation.schemes import training_stretch
 
 PROGRAM = "learning"
 FOLDS, SEEDS = 4, 2
@@ -78,24 +79,25 @@ def peer_settings(settings: TrialSettings) -> TrialSettings:
     )
 
 
-def references(found: markets.Market, settings: TrialSettings) -> dict[str, list[Record]]:
-    """Return the records of the oracle and of always-long on every member's blocks."""
+def references(found: markets.Market, settings: TrialSettings) -> dict[str, Evaluation]:
+    """Return what the oracle and always-long do on every member's blocks and training stretch."""
     policies = {
         "oracle": table_policy(found.oracle),
         "hold": table_policy(np.ones(found.tape.n, dtype=np.int64)),
     }
     evaluator = block_evaluator(found, replace(settings, rules=settings.rules.replace(masks="state")))
-    return {name: list(evaluator.evaluate(policy).greedy) for name, policy in policies.items()}
+    return {name: evaluator.evaluate(policy) for name, policy in policies.items()}
 
 
 def block_evaluator(found: markets.Market, settings: TrialSettings) -> BlockEvaluator:
     """Return the evaluator of all members under the rules that references and peers are measured with."""
-    blocks = [settings.folds[fold].validation for _, fold in settings.members]
-    return BlockEvaluator(found.tape.tensors(), settings.rules, blocks, settings.members)
+    folds = [settings.folds[fold] for _, fold in settings.members]
+    blocks, stretches = [fold.validation for fold in folds], [training_stretch(fold) for fold in folds]
+    return BlockEvaluator(found.tape.tensors(), settings.rules, blocks, settings.members, beside=stretches)
 
 
-def describe(agent: Record, oracle: Record | None, hold: Record | None, planted: bool) -> dict[str, float]:
-    """Return the figures of one member out of sample."""
+def describe(agent: Record, oracle: Record | None = None, hold: Record | None = None) -> dict[str, float]:
+    """Return the figures of one member out of sample; without references there is no skill."""
     figures = {
         "mean_return": agent.mean_return,
         "exposure": agent.exposure,
@@ -103,24 +105,32 @@ def describe(agent: Record, oracle: Record | None, hold: Record | None, planted:
         "trades_per_day": agent.trades / len(agent.session),
         "sharpe": fold_score(agent, 252),
     }
-    if planted and oracle is not None and hold is not None:
-        figures["skill"] = skill(agent.mean_return, oracle.mean_return, hold.mean_return, agent.exposure)
+    if oracle is not None and hold is not None:
+        figures["skill"] = _skill(agent, oracle, hold)
     return figures
+
+
+def _skill(agent: Record, oracle: Record, hold: Record) -> float:
+    return skill(agent.mean_return, oracle.mean_return, hold.mean_return, agent.exposure)
 
 
 def train_sentio(found: markets.Market, settings: TrialSettings, planted: bool) -> dict[str, Any]:
     """Train all members as one stack and return the curve of their figures, with seconds of training."""
-    known = references(found, settings) if planted else {}
-    nothing = [None] * len(settings.members)
-    rows = list(zip(known.get("oracle", nothing), known.get("hold", nothing), strict=True))
+    known = references(found, settings) if planted else None
     algorithm: SentioPPO = build_algorithm(settings, found.tape)
     curve, seconds = [], 0.0
     while True:
         result = algorithm.train()
         assert algorithm.scores is not None
         seconds += result["train_seconds"]
-        records = algorithm.scores.evaluation.greedy
-        members = [describe(record, *row, planted) for record, row in zip(records, rows, strict=True)]
+        evaluation = algorithm.scores.evaluation
+        if known is None:
+            members = [describe(record) for record in evaluation.greedy]
+        else:
+            oracle, hold = known["oracle"], known["hold"]
+            members = list(map(describe, evaluation.greedy, oracle.greedy, hold.greedy))
+            for member, *row in zip(members, evaluation.beside, oracle.beside, hold.beside, strict=True):
+                member["train_skill"] = _skill(*row)
         point = {key: float(np.mean([member[key] for member in members])) for key in members[0]}
         point |= {key: result[key] for key in _TOLD if key in result} | {"seconds": seconds}
         curve.append(point)
@@ -152,8 +162,7 @@ def train_peer(found: markets.Market, settings: TrialSettings) -> dict[str, Any]
             model.learn(target - model.num_timesteps, reset_num_timesteps=False)
             seconds += time.perf_counter() - started
             record = evaluator.evaluate(peers.peer_policy(model, found.tape)).greedy[0]
-            row = known["oracle"][index], known["hold"][index]
-            figures = describe(record, *row, planted=True)
+            figures = describe(record, known["oracle"].greedy[index], known["hold"].greedy[index])
             points.append({"env_steps": float(model.num_timesteps), "seconds": seconds, **figures})
         print(f"  maskable_ppo fold {fold}: {_line(points[-1])}", flush=True)
         model.env.close()
@@ -217,6 +226,7 @@ def one_market(args: Any, seed: int) -> tuple[dict[str, Any], dict[str, tuple[fl
         figures[f"planted_{budget}"] = run
         floors[f"skill at {budget} decisions, market {seed}"] = (run["skill"], floor)
         told += _beside(run, figures.get("peer"), budget)
+        told.append(f"skill on training stretches {run['curve'][-1]['train_skill']:.3f}")
         told.append(f"skill {run['skill']:.3f} at {budget} decisions, market seed {seed}")
     if {"peer", "planted"} <= set(args.parts):
         ours = figures[f"planted_{min(BUDGETS)}"]["seconds_to"]
