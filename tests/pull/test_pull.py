@@ -12,7 +12,8 @@ import torch
 
 from sentio_rllib.config.loading import load_config, resolve
 from sentio_rllib.deploy.bundle import Bundle, load_bundle
-from sentio_rllib.evidence.champion import score_again
+from sentio_rllib.errors import CheckpointError
+from sentio_rllib.evidence.champion import score_again, score_members
 from sentio_rllib.policy.checkpoint import load_model, save_model
 from sentio_rllib.pull.__main__ import main
 from tests.sweep_checks import board_of
@@ -206,3 +207,15 @@ def test_other_bars_are_not_scored(finished: Path, tmp_path: Path, capsys: pytes
     last = board_of(finished)["trial_id"].iloc[-1]
     assert main([str(experiment), "--output", str(tmp_path / "m"), "--trial", last, "--verify"]) == 2
     assert "data: changed since the sweep was started" in capsys.readouterr().err
+
+
+def test_one_network_is_not_scored_by_timing_which_needs_those_of_all_folds(finished: Path, tmp_path: Path) -> None:
+    assert main([str(finished), "--combine", "best", "--output", str(tmp_path / "m")]) == 0
+    bundle, (_, champion) = load_bundle(tmp_path / "m"), load_model(finished / "champion")
+    config = champion["config"] | {"search": champion["config"]["search"] | {"score": "timing"}}
+    told = champion | {"config": config, "members": bundle.metadata["members"]}
+    told |= {"sentio_version": "0.1.0", "features": bundle.metadata["features"]}
+    told["data_fingerprint"] = bundle.metadata["data"]["fingerprint"]
+
+    with pytest.raises(CheckpointError, match="timing is scored with the networks of all folds, and these are 1 of 2"):
+        score_members(tmp_path / "m", dict(bundle.network.state_dict()), told)
