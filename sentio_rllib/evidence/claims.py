@@ -14,7 +14,7 @@ from sentio_rllib.evidence.holdout import Opened
 from sentio_rllib.evidence.selecting import Selected
 from sentio_rllib.statistics.deflation import headline
 from sentio_rllib.statistics.targets import compare_targets
-from sentio_rllib.statistics.verdict import no_champion, reach_verdict, weigh_holdout
+from sentio_rllib.statistics.verdict import no_champion, nothing_judged, reach_verdict, weigh_holdout
 from sentio_rllib.validation.series import Series
 
 _FIGURES = ("effective_trials", "psr", "dsr", "pbo", "spa_p", "min_trl_years", "min_btl_years")
@@ -91,11 +91,12 @@ def market_of(config: SweepConfig, symbol: str) -> str:
 
 
 def _without_champion(selected: Selected) -> Findings:
-    scored = "no trading: no scored trial's median member trades"
-    evidence = {
-        **dict.fromkeys(_FIGURES),
-        **no_champion(scored if selected.scored else "no trial was scored").summary(),
-    }
+    if selected.state == "failed":
+        judgement = nothing_judged("no trial was trained without a fault, which says nothing of the market")
+    else:
+        scored = "no trading: no scored trial's median member trades"
+        judgement = no_champion(scored if selected.scored else "no trial was scored")
+    evidence = {**dict.fromkeys(_FIGURES), **judgement.summary()}
     evidence |= {"n_trials": selected.looks, "ledger": selected.counts}
     summary = {"evidence": evidence, **dict.fromkeys(("cv", "holdout", "targets", "stress"))}
     return Findings(summary, equity_table([]), selected.state)

@@ -101,7 +101,8 @@ def state_of(config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | N
     """Return the state of a sweep after its search, as its summary tells it."""
     if course.interrupted:
         return "interrupted"
-    if outcomes and all(outcome.state == "failed" for outcome in outcomes):
+    failed = any(outcome.state == "failed" for outcome in outcomes)
+    if failed and not any(outcome.best for outcome in outcomes if outcome.state != "failed"):
         return "failed"
     if not any(outcome.env_steps >= config.search.grace_steps for outcome in outcomes):
         return "budget too short"

@@ -29,7 +29,7 @@ _STATES = {
     "opened, another champion then needs --reopen-holdout and supports nothing.",
     "budget too short": "No trial passed the grace period: raise search.minutes or lower search.grace_steps.",
     "no trading": "No champion: no scored trial's median member trades. That is the result.",
-    "failed": "Every trial failed; the leaderboard says why.",
+    "failed": "Every trial failed, which says nothing of the market. Mend the cause, then go on with --resume.",
 }
 
 
@@ -42,6 +42,8 @@ def verdict_section(sweep: Sweep) -> ReportSection:
 def _verdict(sweep: Sweep) -> list[Block]:
     state = _STATES.get(str(sweep.get("state")))
     told: list[Block] = [Note(state, "caution")] if state else []
+    if failures := sweep.get("failures"):
+        told.append(Bullets([f"{each['trials']} failed: {each['reason']}" for each in failures]))
     evidence = sweep.deflation
     if not evidence:
         return [Badge(f"no verdict: {_NO_CHAMPION['evidence' in sweep.summary]}", "unknown"), *told]

@@ -46,6 +46,8 @@ class Outcome:
         Metadata of its best evaluation; empty where there is none.
     checkpoint
         Folder of its last intact checkpoint.
+    fault
+        What made it fail; empty where it did not.
     """
 
     slot: int
@@ -56,6 +58,7 @@ class Outcome:
     curve: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     checkpoint: Path | None = None
+    fault: str = ""
 
     @property
     def cv_score(self) -> float:
@@ -137,6 +140,16 @@ def best_outcome(outcomes: Sequence[Outcome], selection: Selection = "best") -> 
     error = float(by_fold.std(ddof=1)) / np.sqrt(by_fold.size) if by_fold.size > 1 else 0.0
     within = [outcome for outcome in eligible if outcome.cv_score >= best.cv_score - error]
     return min(within, key=lambda outcome: (int(outcome.best["env_steps"]), -outcome.cv_score, outcome.slot))
+
+
+def failures(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return why trials failed, the most frequent first: ``reason``, ``trials`` (how many) and ``first`` (its name)."""
+    by_reason: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.state == "failed":
+            by_reason.setdefault(outcome.fault or outcome.ended, []).append(outcome.trial_id)
+    grouped = sorted(by_reason.items(), key=lambda pair: -len(pair[1]))
+    return [{"reason": reason, "trials": len(names), "first": names[0]} for reason, names in grouped]
 
 
 def leaderboard(outcomes: Sequence[Outcome]) -> pd.DataFrame:

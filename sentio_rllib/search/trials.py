@@ -104,7 +104,8 @@ def _outcome(folder: Path, config: SweepConfig, label: str, trial: FrozenTrial) 
     stored = trial.system_attrs.get("fixed_params", {}) | trial.params
     state = _STATES.get(trial.state, "unfinished")
     faults = [fault for path in reversed(trial_folders(folder, label)) for fault in read_rows(path / FAULTS)]
-    ended = _ended(config, state, trial.user_attrs.get(REASON, ""), last_row(folder, label), faults)
+    last = last_row(folder, label)
+    ended = _ended(config, state, trial.user_attrs.get(REASON, ""), last, faults)
     restarts = [f"restarted after {fault['error']}" for fault in faults if fault["restarted"]]
     return Outcome(
         slot=int(label.rpartition("_")[2]),
@@ -115,7 +116,15 @@ def _outcome(folder: Path, config: SweepConfig, label: str, trial: FrozenTrial) 
         curve=curve,
         best=read_best(checkpoint),
         checkpoint=checkpoint,
+        fault=_fault(last, faults) if state == "failed" else "",
     )
+
+
+def _fault(last: dict[str, Any] | None, faults: list[dict[str, Any]]) -> str:
+    """Say what made a trial fail, without when it did."""
+    if last is not None and "failure" in last:
+        return str(last["failure"])
+    return str(faults[-1]["error"]) if faults else ""
 
 
 def _ended(

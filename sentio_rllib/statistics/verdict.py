@@ -31,7 +31,7 @@ from scipy.special import ndtr, ndtri
 from sentio_rllib.statistics.inputs import Floats, NotEnoughDataError, NoVarianceError
 from sentio_rllib.statistics.significance import probabilistic_sharpe_ratio, sharpe_moments
 
-Verdict = Literal["supported", "not supported", "not enough data"]
+Verdict = Literal["supported", "not supported", "not enough data", "no verdict"]
 
 MAX_PBO = 0.5
 """Above it the trial best in one half of the sessions is below the median in the other more often than not."""
@@ -109,6 +109,11 @@ def _judge(verdict: Verdict, reasons: Sequence[str], checks: Sequence[Check], cl
 def no_champion(why: str) -> Judgement:
     """Return the verdict of a sweep that has nothing to judge."""
     return Judgement("not supported", (why,), (), "not supported")
+
+
+def nothing_judged(why: str) -> Judgement:
+    """Return what stands where a verdict would, of a sweep that failed for technical reasons."""
+    return Judgement("no verdict", (why,), (), "no verdict")
 
 
 def weigh_holdout(raw: Floats, timing: Floats, edge: float | None, *, sessions_per_year: int) -> dict[str, Any]:

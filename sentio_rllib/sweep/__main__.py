@@ -49,8 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("ended before a trial was started", file=sys.stderr)
         return 1
     print_summary(summary, config.folder)
-    finished = summary["state"] != "interrupted"
-    return 0 if finished and summary["trials"]["total"] > summary["trials"]["failed"] else 1
+    return 0 if summary["state"] not in {"interrupted", "failed"} and summary["trials"]["total"] else 1
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from sentio_rllib.search.selection import (
     Selection,
     collapsed_gates,
     curves,
+    failures,
     leaderboard,
     session_returns,
 )
@@ -63,6 +64,7 @@ def write_outcome(sweep: Context, searched: Searched, selected: Selected, found:
             "costs": costs_of(config),
         },
         "trials": _counts(config, outcomes),
+        "failures": failures(outcomes),
         "best": _best(None if selected.best is None else selected.best.trial, config.evidence.selection, prepared.tape),
         "arms": compare_arms(config.search.arms, outcomes),
         **found.summary,

@@ -39,7 +39,15 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         )
     if summary["state"] == "budget too short":
         console.print("no trial passed the grace period: raise search.minutes or lower search.grace_steps")
+    for failure in summary["failures"]:
+        console.print(failure_line(failure), markup=False)
     best = summary["best"]
+    if summary["state"] == "failed":
+        console.print(
+            "no verdict: every trial failed, which says nothing of the market; mend the cause, then go on with "
+            f"--resume or start anew; report: {folder / 'report.html'}"
+        )
+        return
     if best is None:
         console.print("no champion: no scored trial's median member trades. That is the result; see the leaderboard")
         console.print(f"verdict: {summary['evidence']['verdict']}; report: {folder / 'report.html'}")
@@ -53,6 +61,13 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     _print_evidence(console, summary)
     console.print(f"report: {folder / 'report.html'}")
     console.print(f"pull it: python -m sentio_rllib.pull {folder} --output models/{summary['name']} --verify")
+
+
+def failure_line(failure: Mapping[str, Any]) -> str:
+    """Return one cause of failed trials, with how many had it."""
+    count = failure["trials"]
+    which = failure["first"] if count == 1 else f"{count} trials, the first is {failure['first']}"
+    return f"failed ({which}): {failure['reason']}"
 
 
 def _print_evidence(console: Console, summary: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from sentio_rllib.policy.checkpoint import verify_manifest
 from sentio_rllib.ppo.algorithm import SentioPPO
 from sentio_rllib.search import journal, tuning
 from sentio_rllib.search.durable import append_row
+from sentio_rllib.sweep.results import print_summary
 from sentio_rllib.sweep.run import run_sweep
 from tests.sweep_checks import assert_complete, board_of, study_of
 from tests.tiny_sweep import EVALUATE_EVERY, tiny_config
@@ -113,6 +114,40 @@ def test_a_failed_trial_is_recorded_with_its_reason_and_the_others_go_on(restles
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["trials"] == {"asked": 5, "total": 5, "completed": 3, "pruned": 0, "failed": 2, "unfinished": 0}
     assert summary["best"]["params"]["ppo.learning_rate"] in completed
+    reasons = {failure["reason"]: failure["trials"] for failure in summary["failures"]}
+    assert len(reasons) == 2
+    assert reasons["RuntimeError: the disk"] == 1
+    assert summary["state"] == "completed"  # two failed, and what the others found stands
+
+
+def test_where_every_trial_fails_there_is_no_verdict(
+    bars_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on nodes that do not share the folder: all train, and none can leave a checkpoint."""
+
+    class Homeless(SentioPPO):
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            raise FileNotFoundError(2, "No such file or directory", "/elsewhere")
+
+    monkeypatch.setattr(tuning, "SentioPPO", Homeless)
+    config = tiny_config(bars_file, tmp_path, search__trials=2, search__scheduler="none")
+
+    summary = run_sweep(config)
+    print_summary(summary, config.folder)
+
+    assert summary["state"] == "failed"
+    [failure] = summary["failures"]
+    assert failure["trials"] == 2
+    assert "No such file or directory: '/elsewhere'" in failure["reason"]
+    assert summary["best"] is None
+    assert summary["evidence"]["verdict"] == "no verdict"
+    told = " ".join(capsys.readouterr().out.split())
+    assert "failed (2 trials, the first is trial_0000): FileNotFoundError" in told
+    assert "no verdict: every trial failed, which says nothing of the market" in told
+    assert "That is the result" not in told
+    page = (config.folder / "report.html").read_text()
+    assert "2 failed: FileNotFoundError" in page
+    assert "not supported" not in page.partition('id="verdict"')[2].partition("</section>")[0]
 
 
 def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(restless: tuple[Path, Path]) -> None:
