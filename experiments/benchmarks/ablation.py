@@ -7,12 +7,9 @@ little, and the trades a day on a market without an edge. Each finished arm is k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
-from unittest import mock
 
 import common
 import markets
@@ -24,8 +21,6 @@ from learning import EDGE, MARKETS, interval, part, settings_of, train_sentio
 from sentio_rllib.evidence.pairing import paired_difference
 from sentio_rllib.market.feature_set import CLASSIC, MULTISCALE
 from sentio_rllib.market.tape import build_tape
-from sentio_rllib.ppo.columns import Rollout
-from sentio_rllib.ppo.rollout import RolloutSampler
 from sentio_rllib.ppo.settings import TrialSettings
 
 PROGRAM = "ablation"
@@ -34,7 +29,6 @@ SHIPPED = "shipped"
 ARMS: dict[str, tuple[str, ...]] = {
     SHIPPED: (),
     "classic features": ("features.set=classic",),
-    "own account alone": (),
     "sampled advantages": ("ppo.advantages=sampled",),
     "sampled, a recipe of its own": (
         *("ppo.advantages=sampled", "ppo.learning_rate=1e-3", "ppo.entropy_weight=0.01", "ppo.epochs=4"),
@@ -65,23 +59,6 @@ Kind = Literal["planted", "null", "memory"]
 EDGES: dict[Kind, float] = {"planted": EDGE, "null": 0.0, "memory": markets.MEMORY_EDGE}
 
 
-@contextmanager
-def own_account_alone() -> Iterator[None]:
-    """Take every action's value as ever, and learn from the decisions of the path's own account alone."""
-    sample = RolloutSampler.sample
-
-    def own_rows(sampler: RolloutSampler, iteration: int) -> Rollout:
-        made, steps = sample(sampler, iteration), sampler.settings.ppo.rollout_steps
-        columns = {
-            key: column.unflatten(0, (steps, sampler.kept, -1))[:, 0].flatten(0, 1)
-            for key, column in made.columns.items()
-        }
-        return Rollout(columns, made.figures)
-
-    with mock.patch.object(RolloutSampler, "sample", own_rows), mock.patch.object(TrialSettings, "accounts", 1):
-        yield
-
-
 def arm(args: Any, kind: Kind, seed: int, name: str) -> dict[str, Any]:
     """Train one arm on one market, or take it from work/."""
     label = name.replace(" ", "_").replace(",", "")
@@ -100,8 +77,7 @@ def _trained(args: Any, kind: Kind, seed: int, name: str) -> dict[str, Any]:
         features = found.tape.features.copy()
         features[:, [found.tape.feature_set.names.index(column) for column in GROUPS[name]]] = 0.0
         found = found._replace(tape=replace(found.tape, features=features))
-    with own_account_alone() if name == "own account alone" else nullcontext():
-        return train_sentio(found, settings, planted=kind != "null")
+    return train_sentio(found, settings, planted=kind != "null")
 
 
 def skills(args: Any, kind: Kind, seeds: list[int], name: str) -> dict[tuple[int, int], float]:

@@ -160,7 +160,7 @@ class SentioPPO(PPO):  # type: ignore[misc]  # RLlib ships no types
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             rollouts = self._sample()
         columns = {key: torch.cat([rollout.columns[key] for rollout in rollouts]) for key in rollouts[0].columns}
-        decisions = len(columns["bar"]) // self.settings.accounts
+        decisions = len(columns["bar"])
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             results = self.learner_group.update(
                 batch=MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=decisions),

@@ -10,15 +10,13 @@ import torch
 
 @dataclass
 class Rollout:
-    """What one rollout yields: columns of ``T * K * environments`` rows, and figures per member.
-
-    K accounts are on each path: with counterfactual advantages not the path's own alone is learned from.
+    """What one rollout yields: columns of ``T * environments`` rows, and figures per member.
 
     Attributes
     ----------
     columns
         ``bar`` int64 [rows, M]; ``portfolio`` [rows, M, 6]; ``action_mask`` bool [rows, M, 3];
-        ``actions`` int64 [rows, M], of the path; ``value_targets`` [rows, M]; ``log_prob`` and ``advantages`` of the
+        ``actions`` int64 [rows, M]; ``value_targets`` [rows, M]; ``log_prob`` and ``advantages`` of the
         action that was taken [rows, M], or counterfactual of all [rows, M, 3].
     figures
         ``[M]`` each: ``reward`` (mean, 1 is the target pace), ``log_return`` (per decision), ``trades`` (per

@@ -249,8 +249,8 @@ class RolloutSampler:
         ended = columns["terminated"] | columns["truncated"]
         deviation = self.reward_scale.update(reward, ended)
         own = log_probs[:, 0].flatten(0, 1)
-        rows = {key: self._of_accounts(columns[key]).flatten(0, 2) for key in ("bar", "actions")}
-        rows |= {key: columns[key].flatten(0, 2) for key in ("portfolio", "action_mask")}
+        rows = {key: columns[key].flatten(0, 1) for key in ("bar", "actions")}
+        rows |= {key: columns[key][:, 0].flatten(0, 1) for key in ("portfolio", "action_mask")}
         if self.branches is None:
             advantages, targets = self._sampled(columns, reward / deviation, values, next_values)
             if ppo.cvar_weight > 0.0:
@@ -263,24 +263,19 @@ class RolloutSampler:
             if ppo.cvar_weight > 0.0:
                 of_tails = [tail_advantages(each, quantiles) for each in of_actions.unbind(-1)]
                 of_actions = of_actions + ppo.cvar_weight * torch.stack(of_tails, -1)
-            rows["log_prob"] = log_probs.flatten(0, 2)
-            rows["advantages"] = scaled_advantages(of_actions, rows["log_prob"], rows["action_mask"])
+            rows["log_prob"] = own
+            rows["advantages"] = scaled_advantages(of_actions, own, rows["action_mask"])
         figures = self._figures(columns, own)
         if quantiles.shape[-1] > 1:
-            tails = conditional_value_at_risk(quantiles).view(len(values), self.kept, -1, self.shape[1])[:, 0]
-            figures["value_cvar"] = (tails.mean((0, 1)) * deviation).to(values)
+            figures["value_cvar"] = (conditional_value_at_risk(quantiles).mean(0) * deviation).to(values)
         if gates:
             figures |= gate_figures(torch.cat(gates))
         return Rollout(columns=rows | {"value_targets": targets}, figures=figures)
 
-    def _of_accounts(self, column: torch.Tensor) -> torch.Tensor:
-        """View a column of paths ``[T, environments, M]`` for every account kept on them, ``[T, kept, ...]``."""
-        return column.unsqueeze(1).expand(-1, self.kept, -1, -1)
-
     def _values(
         self, columns: dict[str, torch.Tensor], finals: list[Finals], last: Observation
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The critic's quantiles ``[rows, M, N]``, and values now and next ``[T, kept, ...]``."""
+        """The critic's quantiles ``[rows, M, N]`` and values ``[T, ...]`` now, and values next ``[T, kept, ...]``."""
         bars = torch.cat([columns["bar"], last.bar[: self.n].view(1, *self.shape)])
         portfolio = torch.cat([columns["portfolio"], last.portfolio.to(self.dtype).view(1, self.kept, *self.shape, -1)])
         context = self._contexts(self.network.value_context, bars).flatten(0, 1)
@@ -289,7 +284,7 @@ class RolloutSampler:
         values = quantiles.mean(-1)
         next_values = values[1:].clone()
         self._bootstrap(next_values, finals)
-        return quantiles[:-1].flatten(0, 2), values[:-1], next_values
+        return quantiles[:-1, 0].flatten(0, 1), values[:-1, 0], next_values
 
     def _final_logits(self, columns: dict[str, torch.Tensor]) -> torch.Tensor:
         """Logits as an update takes them: steps run in float32, ratios compare like with like."""
@@ -314,14 +309,14 @@ class RolloutSampler:
         ppo = self.settings.ppo
         advantages = generalized_advantages(
             reward,
-            values[:, 0],
+            values,
             next_values[:, 0],
             columns["terminated"],
             columns["truncated"],
             gamma=ppo.gamma,
             lambda_=ppo.lambda_,
         )
-        return advantages.flatten(0, 1), (advantages + values[:, 0]).flatten(0, 1)
+        return advantages.flatten(0, 1), (advantages + values).flatten(0, 1)
 
     def _counterfactual(
         self,
@@ -330,7 +325,7 @@ class RolloutSampler:
         deviation: torch.Tensor,
         next_values: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Values of all actions of all accounts ``[rows, M, 3]``, and value targets ``[rows, M]``."""
+        """Values of all actions of the paths' own accounts ``[rows, M, 3]``, and value targets ``[rows, M]``."""
         ppo, rules = self.settings.ppo, self.settings.rules
         reward = columns["tried_log_return"] / (rules.target_return_per_bar * rules.decision_interval)
         if ppo.drawdown_weight > 0.0:
@@ -345,7 +340,7 @@ class RolloutSampler:
             gamma=ppo.gamma,
             lambda_=ppo.lambda_,
         )
-        return of_actions.movedim(1, -1).flatten(0, 2), of_policy.flatten(0, 2)
+        return of_actions[:, :, 0].movedim(1, -1).flatten(0, 1), of_policy[:, 0].flatten(0, 1)
 
     def _figures(self, columns: dict[str, torch.Tensor], log_probs: torch.Tensor) -> dict[str, torch.Tensor]:
         """What a rollout went like, for each member: means over its rows, and counts of stops and episodes."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sentio_rllib.policy.variants import PolicySpec
-from sentio_rllib.ppo.branches import kept_accounts
 from sentio_rllib.ppo.counterfactual import TargetPolicy
 from sentio_rllib.seeding import Member
 from sentio_rllib.trading.simulator import TradingRules
@@ -103,11 +102,6 @@ class TrialSettings:
     def decisions_per_episode(self) -> int:
         """Decisions of a training episode that nothing cuts short."""
         return max(1, self.rules.episode_length // self.rules.decision_interval)
-
-    @property
-    def accounts(self) -> int:
-        """Accounts on a path whose decisions are learned from, its own among them."""
-        return kept_accounts(self.rules) if self.ppo.advantages == "counterfactual" else 1
 
     @property
     def rows_per_iteration(self) -> int:

@@ -14,34 +14,29 @@ LOSS_COLUMNS = ("actions", "log_prob", "advantages", "value_targets")
 
 
 def minibatch_rows(settings: TrialSettings, rows: int, iteration: int, device: torch.device) -> Iterator[torch.Tensor]:
-    """Yield the rows of each minibatch, int64, in an order keyed (trial seed, iteration, pass), the same for any M.
+    """Yield the rows of each minibatch, int64, in an order keyed (trial seed, iteration, epoch), the same for any M.
 
-    An epoch is as many rows as decisions were made; of K accounts, K epochs pass over every row once. With a
-    transformer, stretches of ``sequence_length`` decisions of an account stay together.
+    With a transformer, stretches of ``sequence_length`` decisions of an environment stay together.
 
     Parameters
     ----------
     settings
         Of the trial.
     rows
-        Of the rollout's columns, ``T * K * environments``.
+        Of the rollout's columns, ``T * environments``.
     iteration
         Number of the training iteration.
     device
         Where rows are to lie.
     """
-    chunk, accounts, ppo = settings.chunk, settings.accounts, settings.ppo
-    decisions = rows // accounts
-    size = min(ppo.minibatch_rows, decisions)
-    stretches = torch.arange(rows, device=device).view(-1, chunk, accounts * ppo.environments)
+    chunk, ppo = settings.chunk, settings.ppo
+    size = min(ppo.minibatch_rows, rows)
+    stretches = torch.arange(rows, device=device).view(-1, chunk, ppo.environments)
     stretches = stretches.transpose(1, 2).reshape(-1, chunk)  # rows are time-major
     for epoch in range(ppo.epochs):
-        if epoch % accounts == 0:
-            key = ("minibatches", settings.trial_seed, iteration, epoch // accounts)
-            order = torch.randperm(len(stretches), generator=stream(*key)).to(device)
-            order = stretches.index_select(0, order).flatten()
-        begin = epoch % accounts * decisions
-        for first in range(begin, begin + decisions - size + 1, size):
+        generator = stream("minibatches", settings.trial_seed, iteration, epoch)
+        order = stretches.index_select(0, torch.randperm(len(stretches), generator=generator).to(device)).flatten()
+        for first in range(0, rows - size + 1, size):
             yield order[first : first + size]
 
 

@@ -115,23 +115,21 @@ def test_minibatches_hold_every_row_once_in_stretches_of_one_environment(
     small_splits: Splits, small_tape: Tape
 ) -> None:
     settings = _settings(small_splits)
-    settings = replace(settings, ppo=replace(settings.ppo, epochs=4))
     algorithm = _build(settings, small_tape)
     columns = dict(algorithm.env_runner.sample(iteration=0).columns)
-    rows = settings.accounts * settings.rows_per_iteration
-    assert settings.accounts == 2
+    rows = settings.rows_per_iteration
     columns["log_prob"] = torch.arange(rows).double().unsqueeze(1).expand(-1, len(MEMBERS))  # names the row
     batch = MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=rows)
     learner = algorithm.learner_group._learner
     minibatches = learner._create_iterator_if_necessary(training_data=SimpleNamespace(batch=batch), iteration=0)
     taken = [each.policy_batches[DEFAULT_MODULE_ID]["log_prob"][:, 0].long() for each in minibatches]
     assert {len(each) for each in taken} == {64}
-    passes = torch.cat(taken).view(-1, rows)  # two epochs are one pass over the rows of two accounts
-    assert len(passes) == settings.ppo.epochs // 2 == 2
+    passes = torch.cat(taken).view(-1, rows)
+    assert len(passes) == settings.ppo.epochs == 2
     assert torch.equal(passes.sort(1).values, torch.arange(rows).expand(len(passes), -1))
     assert not torch.equal(passes[0], passes[1])
     stretches = passes.view(-1, settings.ppo.sequence_length)
-    assert bool((stretches.diff() == 2 * settings.ppo.environments).all())  # rows are time-major
+    assert bool((stretches.diff() == settings.ppo.environments).all())  # rows are time-major
     algorithm.stop()
 
 

@@ -75,17 +75,12 @@ def test_segments_without_room_for_an_episode_are_refused() -> None:
         StartSampler([[Range(0, 301)]], 300, 15)
 
 
-def _of_paths(sampler: RolloutSampler, column: torch.Tensor) -> torch.Tensor:
-    """Rows of the accounts that walked the paths, without those that are kept beside them."""
-    return column.view(-1, sampler.kept, sampler.shape[0], *column.shape[1:])[:, 0].flatten(0, 1)
-
-
 @pytest.mark.parametrize("advantages", ["sampled", "counterfactual"])
 @pytest.mark.parametrize("masks", ["none", "state", "risk"])
 def test_the_mask_shown_is_the_mask_used(small_splits: Splits, small_tape: Tape, masks: str, advantages: str) -> None:
     sampler = _sampler(small_splits, small_tape, masks=masks, advantages=advantages)
     rollout = sampler.sample(0)
-    shown, actions = (_of_paths(sampler, rollout.columns[key]) for key in ("action_mask", "actions"))
+    shown, actions = rollout.columns["action_mask"], rollout.columns["actions"]
     chosen = shown.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
     assert bool(chosen.all())
     assert bool(shown[..., 0].all())
@@ -137,13 +132,12 @@ def test_counterfactual_rollouts_walk_the_same_bars_with_advantages_of_all_actio
     )
     for iteration in range(3):
         wanted, found = sampled.sample(iteration), counterfactual.sample(iteration)
-        own = {key: _of_paths(counterfactual, column) for key, column in found.columns.items()}
+        rows = found.columns
         for key in ("bar", "portfolio", "action_mask", "actions"):
-            assert torch.equal(wanted.columns[key], own[key])
+            assert torch.equal(wanted.columns[key], rows[key])
         for key, figure in wanted.figures.items():
             torch.testing.assert_close(found.figures[key], figure, rtol=1e-12, atol=0.0)
-        rows = found.columns
-        taken = own["log_prob"].gather(-1, own["actions"].unsqueeze(-1)).squeeze(-1)
+        taken = rows["log_prob"].gather(-1, rows["actions"].unsqueeze(-1)).squeeze(-1)
         torch.testing.assert_close(taken, wanted.columns["log_prob"], rtol=0, atol=1e-12)
         advantages, allowed = rows["advantages"], rows["action_mask"]
         assert (rows["log_prob"].exp() * advantages).sum(-1).abs().max() < 1e-9
@@ -152,7 +146,7 @@ def test_counterfactual_rollouts_walk_the_same_bars_with_advantages_of_all_actio
             of_member = advantages[:, member][allowed[:, member]]
             assert of_member.square().mean().item() == pytest.approx(1.0, abs=1e-6)
         # both estimate the same returns, one with the noise of the actions that happened to be sampled
-        pairs = torch.stack([own["value_targets"].flatten(), wanted.columns["value_targets"].flatten()])
+        pairs = torch.stack([rows["value_targets"].flatten(), wanted.columns["value_targets"].flatten()])
         assert torch.corrcoef(pairs)[0, 1] > 0.5
         assert not torch.equal(*pairs)
 
