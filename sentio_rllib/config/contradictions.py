@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sentio_rllib.command_line import not_local
 from sentio_rllib.config.folds import make_folds
 from sentio_rllib.config.keys import show
 from sentio_rllib.config.space import Choice, continuous_keys, grid_size
@@ -226,6 +227,16 @@ def _zone(config: SweepConfig) -> list[str]:
     return []
 
 
+def _local(config: SweepConfig) -> list[str]:
+    paths = {
+        "data.path": config.data.path,
+        "storage_path": config.storage_path,
+        "evidence.ledger": config.evidence.ledger,
+    }
+    found = {key: not_local(path) for key, path in paths.items() if path is not None}
+    return [f"{key}: {paths[key]!r} {reason}" for key, reason in found.items() if reason]
+
+
 def _source(config: SweepConfig) -> list[str]:
     if config.data.path is None and config.data.bars is not None:
         return [f"data.bars: {config.data.bars} cuts a file, and data.path is not set; set data.synthetic.bars"]
@@ -393,6 +404,7 @@ _OF_A_TRIAL: tuple[Check, ...] = (
     (("data.calendar",), _calendar),
     (("data.tz",), _zone),
     (("data.path", "data.bars"), _source),
+    (("data.path", "storage_path", "evidence.ledger"), _local),
 )
 _OF_A_SWEEP: tuple[Check, ...] = (
     (

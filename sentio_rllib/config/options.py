@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from sentio_rllib.command_line import local_path
 from sentio_rllib.config.loading import load_config
 from sentio_rllib.config.tree import SweepConfig
 
@@ -22,7 +22,7 @@ def sweep_parser(command: str, description: str, *, example: str, resume: str) -
         A configuration that suits it.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {command}", description=description)
-    parser.add_argument("config", type=Path, help=f"a YAML file, for example {example}")
+    parser.add_argument("config", type=local_path, help=f"a YAML file, for example {example}")
     add_overrides(parser, "override a key, for example data.path=bars.feather")
     parser.add_argument("--name", help="of its folder below experiments (default: the file's name)")
     parser.add_argument("--resume", action="store_true", help=resume)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, Strict
+from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
+from sentio_rllib.command_line import at_home
 from sentio_rllib.policy.variants import VariantName
 from sentio_rllib.trading.rules import MaskKind
 
@@ -27,6 +28,11 @@ __all__ = [
     "Validation",
     "VariantName",
 ]
+
+
+def home(path: str | None) -> str | None:
+    """Return :func:`~sentio_rllib.command_line.at_home` of a path, where there is one."""
+    return None if path is None else at_home(path)
 
 
 class Section(BaseModel):
@@ -102,6 +108,8 @@ class Data(Section):
         description="use only the last so many bars of the file; null: all",
     )
     synthetic: Synthetic = Field(default_factory=Synthetic, description="the embedded market")
+
+    _path = field_validator("path")(home)
 
 
 class Features(Section):
@@ -398,6 +406,8 @@ class Evidence(Section):
     target_win_rate: float = Field(
         default=0.65, ge=0, le=1, description="target: share of closed round trips with a net gain above it"
     )
+
+    _ledger = field_validator("ledger")(home)
 
 
 class Resources(Section):

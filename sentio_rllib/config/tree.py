@@ -9,7 +9,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sentio_rllib.config.keys import leaves
 from sentio_rllib.config.schema import (
@@ -25,6 +25,7 @@ from sentio_rllib.config.schema import (
     Trading,
     Validation,
     VariantName,
+    home,
 )
 from sentio_rllib.config.space import ARM, Choice, Space, grid_size, parse_space
 from sentio_rllib.config.yaml_files import write_yaml
@@ -63,9 +64,9 @@ class SweepConfig(Section):
     search: Search = Field(default_factory=Search, description="what is tried and when a trial ends")
     evidence: Evidence = Field(default_factory=Evidence, description="which trial becomes champion, what is claimed")
     resources: Resources = Field(default_factory=Resources, description="of one trial")
-    storage_path: str = Field(
-        default="experiments", min_length=1, description="folder or pyarrow file system that holds the sweeps"
-    )
+    storage_path: str = Field(default="experiments", min_length=1, description="folder that holds the sweeps, ~ for home")
+
+    _storage_path = field_validator("storage_path")(home)
 
     @property
     def folder(self) -> Path:

@@ -20,6 +20,8 @@ from sentio_rllib.errors import ConfigError
 
 _ENTRIES = (("search", "space"), ("search", "arms"))
 """Mappings with keys of their own, which may hold dots."""
+TEXTS = ("name", "storage_path", "data.path", "data.symbol", "data.tz", "data.calendar", "evidence.ledger")
+"""Keys that hold any text, of which ``--set`` takes the value as it stands."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -82,8 +84,9 @@ def write_yaml(values: Mapping[str, Any]) -> str:
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Set ``key=value`` pairs in `raw`, in their order; return a line for each that cannot be.
 
-    The value is YAML. Under ``search.space`` the rest of the key is one searched key, under ``search.arms`` one
-    arm's name; ``null`` takes it out.
+    The value is YAML; of a key that holds text it is taken as it stands, since a name may look like a date and a path
+    may hold ``#`` or ``: ``, unless it is in quotes or ``null``. Under ``search.space`` the rest of the key is one
+    searched key, under ``search.arms`` one arm's name; ``null`` takes it out.
     """
     mistakes = []
     for override in overrides:
@@ -93,7 +96,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
             mistakes.append(f"--set {override}: is no key=value; write for instance --set ppo.gamma=0.99")
             continue
         try:
-            value = parse_yaml(text)
+            value = text.strip() if key in TEXTS and _is_plain(text.strip()) else parse_yaml(text)
         except ValueError as error:
             mistakes.append(f"--set {override}: {error}")
             continue
@@ -101,6 +104,10 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         if reason:
             mistakes.append(f"--set {override}: {reason}")
     return mistakes
+
+
+def _is_plain(text: str) -> bool:
+    return bool(text) and text != "null" and text[0] not in "\"'"
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from sentio_rllib.command_line import local_path
 from sentio_rllib.errors import ConfigError, SentioError, tell
 from sentio_rllib.pull.combine import Combine
 
@@ -18,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sentio_rllib.pull", description="Write the champion of a sweep, or another trial, as a bundle."
     )
-    parser.add_argument("experiment", type=Path, help="folder of the sweep, experiments/NAME")
+    parser.add_argument("experiment", type=local_path, help="folder of the sweep, experiments/NAME")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--trial", metavar="ID", help="take this trial instead of the champion")
     which.add_argument("--champion", action="store_true", help="take the champion, as without --trial")
@@ -27,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="train the champion's configuration once more, on all bars; its verdict is the champion's",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to make, models/NAME")
+    parser.add_argument("--output", type=local_path, required=True, help="folder to make, models/NAME")
     parser.add_argument(
         "--combine",
         choices=get_args(Combine),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from sentio_rllib.command_line import local_path
 from sentio_rllib.errors import SentioError, tell
 
 
@@ -16,8 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m sentio_rllib.report",
         description="Write what a sweep found, and what of it the evidence supports, as one HTML file.",
     )
-    parser.add_argument("experiment", type=Path, help="folder of the sweep, experiments/NAME")
-    parser.add_argument("--output", type=Path, help="file to write (default: report.html in the sweep's folder)")
+    parser.add_argument("experiment", type=local_path, help="folder of the sweep, experiments/NAME")
+    parser.add_argument("--output", type=local_path, help="file to write (default: report.html in the sweep's folder)")
     args = parser.parse_args(arguments)
     try:
         from sentio_rllib.report.page import write_report  # noqa: PLC0415  # --help needs no matplotlib

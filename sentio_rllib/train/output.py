@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sentio_rllib.command_line import at_home, not_local
 from sentio_rllib.errors import TrainError
 from sentio_rllib.sweep.folder import CONFIG, FINGERPRINT
 
@@ -66,7 +67,10 @@ def output_of(text: str | None, variant: str) -> Output:
     """
     if text is None:
         return _free(f"{variant}_{time.strftime('%Y%m%d_%H%M%S')}")
-    base = Path(text)
+    reason = not_local(text)
+    if reason:
+        raise TrainError(f"--output {text!r} {reason}")
+    base = Path(at_home(text))
     if not _NAME.fullmatch(base.name) or text.endswith("/") or base.suffix in _EXTENSIONS:
         raise TrainError(
             f"--output {text!r}: allowed is a name without extension, of up to 80 letters, digits, '.', '_' and '-', "
