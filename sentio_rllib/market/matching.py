@@ -136,8 +136,10 @@ def _settle_volume(found: dict[str, list[int]], names: Sequence[str], volume: st
     if volume == "none":
         found.pop("volume", None)
         found.pop("ticks", None)
-    elif volume == "tick" and "ticks" in found:
-        found["volume"] = found.pop("ticks")
+    elif volume == "tick":
+        found.pop("volume", None)
+        if "ticks" in found:
+            found["volume"] = found.pop("ticks")
     elif volume == "file" and "volume" not in found and "ticks" in found:
         found["volume"] = found["ticks"]
         del found["ticks"]

@@ -30,7 +30,9 @@ def check_steps(timestamp: NDArray[np.int64]) -> list[str]:
     steps = np.diff(timestamp) // MINUTE_NS
     sizes, counts = np.unique(steps, return_counts=True)
     usual = int(sizes[np.argmax(counts)])
-    if usual != 1:
+    apart = int(np.gcd.reduce(steps))
+    usual = apart if apart > 1 else usual
+    if usual > 1 and (apart > 1 or 2 * counts.max() > steps.size):  # in a thin market no step is of most bars
         return [f"the bars are {usual:,} minutes apart: bring 1-minute bars"]
     starts = np.flatnonzero(np.concatenate(([True], steps[1:] != steps[:-1])))
     lengths = np.diff(np.append(starts, steps.size))

@@ -27,7 +27,7 @@ _DATE = (
 _GAP = r"(?P<gap>(?:\.0+)? *[ ,] *|[TtD_]| *- *)?"
 _CLOCK = (
     r"(?:(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<whole>\d{2})(?:[.,](?P<fraction>\d+))?)?"
-    r"(?: *(?P<half>[AaPp])\.?[Mm]\.?)?"
+    r"(?: *(?P<half>[AaPp])\.?[Mm]\b\.?)?"
     r"|(?P<digits>\d{1,6})(?:\.0+)?)"
 )
 _ZONE = r" *(?:(?:GMT|UTC)? *(?P<offset>[+-]\d{1,2}(?::?\d{2})?) *(?:\[[^\]]*\])?|(?P<zone>[A-Za-z][\w+/-]*))?"
@@ -80,14 +80,14 @@ def read_wall_times(text: pa.ChunkedArray, *, calendar: str, date_order: str | N
         minutes and seconds.
     """
     parts = _Parts(text)
-    if not parts.matched.any():
+    glued = ~parts.holds("gap") & ~parts.holds("compact")  # two figures of a day, read as a day and an hour
+    if not (parts.matched & ~glued).any():
         raise _unknown_format(text)
     year, month, day, notes = _dates(parts, calendar, date_order)
     hour, minute, second, timed = _clocks(parts)
     # without a gap, or behind a hyphen, only padded digits are a time: 20240307-05 may be a date with an offset
     close = parts.lookup(lambda gap: gap.strip() == "-" or not gap, "gap") & parts.holds("digits")
     padded = parts.lookup(lambda digits: len(digits) in (4, 6), "digits")
-    glued = ~parts.holds("gap") & ~parts.holds("compact")
     sound = parts.matched & timed & ~glued & (~close | padded)
     wall = _instants(year, month, day, (hour * 60 + minute) * 60 + second, sound)
     fraction = parts.lookup(lambda each: int(each[:9].ljust(9, "0")), "fraction").astype(np.int64)
