@@ -237,6 +237,20 @@ def _local(config: SweepConfig) -> list[str]:
     return [f"{key}: {paths[key]!r} {reason}" for key, reason in found.items() if reason]
 
 
+def _volume(config: SweepConfig) -> list[str]:
+    if config.data.volume != "none":
+        return []
+    told = "needs volume, and data.volume is none; leave one of them out"
+    return [f"{key}: {show(value)} {told}" for key, value in needs_volume(config)]
+
+
+def needs_volume(config: SweepConfig) -> list[tuple[str, float]]:
+    """Return the keys, with their values, that limit or move orders by a bar's volume."""
+    trading = config.trading
+    found = [("trading.max_participation", trading.max_participation), ("trading.impact", trading.impact or None)]
+    return [(key, value) for key, value in found if value is not None]
+
+
 def _source(config: SweepConfig) -> list[str]:
     if config.data.path is None and config.data.bars is not None:
         return [f"data.bars: {config.data.bars} cuts a file, and data.path is not set; set data.synthetic.bars"]
@@ -405,6 +419,7 @@ _OF_A_TRIAL: tuple[Check, ...] = (
     (("data.tz",), _zone),
     (("data.path", "data.bars"), _source),
     (("data.path", "storage_path", "evidence.ledger"), _local),
+    (("data.volume", "trading.max_participation", "trading.impact"), _volume),
 )
 _OF_A_SWEEP: tuple[Check, ...] = (
     (

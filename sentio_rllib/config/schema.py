@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, Strict, field_validator
 
 from sentio_rllib.command_line import at_home
+from sentio_rllib.market.vendors import VendorName
 from sentio_rllib.policy.variants import VariantName
 from sentio_rllib.trading.rules import MaskKind
 
@@ -80,7 +81,14 @@ class Data(Section):
     path: str | None = Field(
         default=None, min_length=1, description="feather, parquet or csv file; null: the embedded market"
     )
-    symbol: str | None = Field(default=None, min_length=1, description="name of the market; null: from the file's name")
+    symbol: str | None = Field(
+        default=None,
+        min_length=1,
+        description="instrument to pick where a column of the file holds it, else a name; null: from the file's name",
+    )
+    vendor: VendorName | None = Field(
+        default=None, description="whose layout the file has; sets the options below where they are null"
+    )
     tz: str | None = Field(
         default=None, min_length=1, description="time zone of stamps that name none, as America/New_York"
     )
@@ -89,7 +97,23 @@ class Data(Section):
         description="names of the file's columns in order, `_` to skip one; null: by their headers",
         json_schema_extra={"allowed": "null, text as 'timestamp,open,high,low,close,volume', or a list of names"},
     )
-    stamp: Literal["start", "end"] = Field(default="start", description="what a stamp marks of its minute")
+    skip: int | str | list[int | str] | None = Field(
+        default=None,
+        description="lines to leave out: how many at the head, or what they begin with, as '#'",
+        json_schema_extra={"allowed": "null, a number of lines, text that lines begin with, or a list of both"},
+    )
+    decimal: Literal[".", ","] | None = Field(
+        default=None, description="decimal mark; null: a comma where nothing else is possible, else a point"
+    )
+    price_scale: float | None = Field(
+        default=None, gt=0, le=1e18, description="divisor of prices in fixed point; null: 1, if they look like prices"
+    )
+    volume: Literal["file", "tick", "none"] | None = Field(
+        default=None, description="tick: the number of ticks; none: there is none, every bar trades; null: file"
+    )
+    stamp: Literal["start", "end"] | None = Field(
+        default=None, description="what a stamp marks of its minute; null: start, if the vendor says nothing else"
+    )
     date_order: Literal["mdy", "dmy"] | None = Field(
         default=None, description="order of day and month where dates such as 3/4/2024 leave it open"
     )
@@ -100,7 +124,7 @@ class Data(Section):
     max_missing: float = Field(
         default=0.10, ge=0, le=1, description="largest share of regular minutes that may be missing"
     )
-    fix: bool = Field(default=False, description="sort, and drop equal duplicates, instead of refusing the file")
+    fix: bool = Field(default=False, description="sort, drop duplicates and rows without prices, instead of refusing")
     bars: int | None = Field(
         default=None,
         ge=1_000,

@@ -64,7 +64,9 @@ class SweepConfig(Section):
     search: Search = Field(default_factory=Search, description="what is tried and when a trial ends")
     evidence: Evidence = Field(default_factory=Evidence, description="which trial becomes champion, what is claimed")
     resources: Resources = Field(default_factory=Resources, description="of one trial")
-    storage_path: str = Field(default="experiments", min_length=1, description="folder that holds the sweeps, ~ for home")
+    storage_path: str = Field(
+        default="experiments", min_length=1, description="folder that holds the sweeps, ~ for home"
+    )
 
     _storage_path = field_validator("storage_path")(home)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sentio_rllib.errors import BarsError
-from sentio_rllib.market.checks import iso_minute
+from sentio_rllib.market.checks import iso_minute, widened_range
 from sentio_rllib.market.sessions import CUT_MINUTES, DAY_NS, MINUTE_NS, assign_sessions, session_parts
 
 Stamp = int | np.integer | np.datetime64 | datetime
@@ -97,6 +97,8 @@ def check_bar(bar: Bar) -> tuple[int, tuple[float, float, float, float, float]]:
     stamp = nanoseconds(bar.timestamp)
     values = [_number(bar, name, stamp) for name in VALUES]
     opening, high, low, close, volume = values
+    wide = widened_range(*(np.array(price) for price in (opening, high, low, close)))  # as of a file's bars
+    high, low = float(wide[0]), float(wide[1])
     mistake = None
     if min(values[:4]) <= 0.0:
         mistake = "a price is not positive"

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sentio_rllib.command_line import OneLineParser
+from sentio_rllib.command_line import OneLineParser, local_path
 from sentio_rllib.errors import BarsError, SentioError, tell
+from sentio_rllib.market.vendors import NAMES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,18 +30,8 @@ def _run(options: argparse.Namespace) -> None:
         check_output(output)
         if output.resolve() == options.file.resolve():
             raise BarsError(f"output {str(output)!r} is the file to import: pass another name")
-    bars, report = load_bars(
-        options.file,
-        symbol=options.symbol,
-        tz=options.tz,
-        columns=options.columns,
-        stamp=options.stamp,
-        calendar=options.calendar,
-        hours=options.hours,
-        max_missing=options.max_missing,
-        fix=options.fix,
-        date_order=options.date_order,
-    )
+    given = vars(options).keys() - {"command", "file", "output"}
+    bars, report = load_bars(options.file, **{name: getattr(options, name) for name in sorted(given)})
     lines = report.lines()
     if output is not None:
         write_bars(bars, output)
@@ -57,25 +48,35 @@ def _build_parser() -> argparse.ArgumentParser:
     bring_in = commands.add_parser(
         "import", help="validate a file and write it as feather or parquet, all its hours kept"
     )
-    bring_in.add_argument("--output", type=Path, required=True, help="file to write, .feather or .parquet")
+    bring_in.add_argument("--output", type=local_path, required=True, help="file to write, .feather or .parquet")
     _add_options(bring_in, hours="all", max_missing=1.0)
     return parser
 
 
 def _add_options(parser: argparse.ArgumentParser, *, hours: str, max_missing: float) -> None:
     add = parser.add_argument
-    add("file", type=Path, help="feather, parquet or csv (.gz)")
-    add("--symbol", help="name of the market (default: from the file's name)")
+    add("file", type=local_path, help="feather, parquet or csv (.gz)")
+    add("--symbol", help="instrument to pick where a column holds it, else a name (default: from the file's name)")
+    add("--vendor", choices=NAMES, metavar="VENDOR", help=f"whose layout the file has: {', '.join(NAMES)}")
     add("--tz", help="time zone of stamps that carry none, e.g. America/New_York or UTC")
     add("--columns", help="names of the file's columns in their order, _ to leave one out")
-    add("--stamp", choices=("start", "end"), default="start", help="what a stamp marks (default: start)")
+    skip_help = "lines to leave out: how many at the head, or what they begin with; may be given several times"
+    add("--skip", action="append", type=_lines, help=skip_help)
+    add("--decimal", choices=(".", ","), help="decimal mark (default: found out)")
+    add("--price-scale", type=float, help="divisor of prices in fixed point, e.g. 1e9")
+    add("--volume", choices=("file", "tick", "none"), help="which volume to read (default: file)")
+    add("--stamp", choices=("start", "end"), help="what a stamp marks (default: start)")
     add("--date-order", choices=("mdy", "dmy"), help="for dates such as 11/5/2019")
     add("--calendar", default="XNYS", help="exchange calendar, e.g. XNYS (default) or 24/7")
     add("--hours", choices=("regular", "all"), default=hours, help=f"bars to keep (default: {hours})")
     missing_help = f"largest share of regular minutes without a bar (default: {max_missing:g})"
     add("--max-missing", type=float, default=max_missing, help=missing_help)
-    fix_help = "sort, keep the last bar of a duplicate stamp, drop repeated header lines"
+    fix_help = "sort, keep the last bar of a duplicate stamp, drop repeated header lines and rows without prices"
     add("--fix", action="store_true", help=fix_help)
+
+
+def _lines(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
 
 
 if __name__ == "__main__":

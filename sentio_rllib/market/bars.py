@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,26 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from sentio_rllib.errors import BarsError
-from sentio_rllib.market.calendars import check_calendar, check_zone
-from sentio_rllib.market.checks import check_stamps, check_values, examine_order, finding, iso_minute
+from sentio_rllib.market.checks import (
+    PRICES,
+    Fault,
+    Places,
+    check_stamps,
+    check_values,
+    examine_order,
+    iso_minute,
+    widened_range,
+    without_prices,
+)
+from sentio_rllib.market.file_options import FileOptions, Written, check_options
+from sentio_rllib.market.instruments import pick, several
 from sentio_rllib.market.ohlcv import Bars
 from sentio_rllib.market.reading import VALUES, RawColumns, read_columns
 from sentio_rllib.market.report import BarsReport, FileFacts, describe
 from sentio_rllib.market.sessions import MINUTE_NS, assign_sessions, missing_before
 from sentio_rllib.market.stamps import NOT_A_TIME, read_stamps
+from sentio_rllib.market.stretches import check_repeats, check_steps
+from sentio_rllib.market.vendors import VENDORS, advice
 
 __all__ = ["Bars", "BarsReport", "check_output", "load_bars", "write_bars"]
 
@@ -31,14 +43,11 @@ def load_bars(
     path: str | Path,
     *,
     symbol: str | None = None,
-    tz: str | None = None,
-    columns: str | Sequence[str] | None = None,
-    stamp: Literal["start", "end"] = "start",
     calendar: str = "XNYS",
     hours: Literal["regular", "all"] = "regular",
     max_missing: float = 0.10,
     fix: bool = False,
-    date_order: Literal["mdy", "dmy"] | None = None,
+    **options: Unpack[FileOptions],
 ) -> tuple[Bars, BarsReport]:
     """Read and validate a file of minute bars.
 
@@ -47,14 +56,8 @@ def load_bars(
     path
         A feather, parquet or csv file (csv also as ``.gz``).
     symbol
-        Name of the market; by default the first part of the file's name, between underscores, that is no number.
-    tz
-        Time zone of stamps that carry none, for instance ``America/New_York``.
-    columns
-        Names of the file's columns in their order, ``_`` for one to leave out.
-    stamp
-        Whether a stamp is its bar's start or end. Start stamps declared ``end`` date every bar a minute before its
-        prices were known: **look-ahead** against the clock and against other markets.
+        The instrument to pick, where a column of the file holds it; else a name of the market, by default the first
+        part of the file's name, between underscores, that is no number.
     calendar
         Exchange calendar of the sessions.
     hours
@@ -62,9 +65,11 @@ def load_bars(
     max_missing
         Largest share, 0 .. 1, of the regular minutes of the sessions present, first bar to last, that may lack a bar.
     fix
-        Sort the rows, of a duplicate stamp keep the last row, drop repeated header lines; all counted.
-    date_order
-        ``mdy`` or ``dmy``, needed only for dates such as 11/5/2019 that fit both ways.
+        Sort the rows, of a duplicate stamp keep the last row, drop repeated header lines and rows without prices;
+        all counted.
+    **options
+        How the file is written: ``vendor tz columns skip decimal price_scale volume stamp date_order``, see
+        :class:`sentio_rllib.market.file_options.FileOptions`.
 
     Returns
     -------
@@ -74,18 +79,19 @@ def load_bars(
     Raises
     ------
     BarsError
-        One line for every mistake, with counts, the first rows and the option that mends it.
+        One line for every cause, with counts, the first lines of the file and the option that mends it.
     """
-    _check_options(tz=tz, stamp=stamp, calendar=calendar, hours=hours, max_missing=max_missing, date_order=date_order)
-    path = Path(path)
-    symbol = symbol or _symbol_of(path)
-    raw = read_columns(path, columns)
+    written = Written(**options)
+    check_options(written, calendar=calendar, hours=hours, max_missing=max_missing)
+    written, path = written.filled(), Path(path)
+    raw, name = read_columns(path, written), symbol or _symbol_of(path)
     try:
-        read, facts = _validate(raw, tz=tz, stamp=stamp, calendar=calendar, fix=fix, date_order=date_order)
-        bars, report = _within_hours(symbol, read, facts, calendar, hours)
+        read, facts = _validate(raw, written, symbol=symbol, calendar=calendar, fix=fix)
+        bars, report = _within_hours(name, read, facts, calendar, hours)
+        _refuse_stretches(bars)
         _refuse_thin(bars, report, max_missing)
     except BarsError as error:
-        raise BarsError(*(f"{symbol}: {line}" for line in error.lines)) from error
+        raise BarsError(*(f"{name}: {line}" for line in (*error.lines, *_hint(raw, written)))) from error
     return bars, report
 
 
@@ -163,59 +169,73 @@ class _Read:
     numbers: dict[str, NDArray[np.float64]]
 
 
-def _check_options(
-    *, tz: str | None, stamp: str, calendar: str, hours: str, max_missing: float, date_order: str | None
-) -> None:
-    mistakes: list[str] = []
-    for check, value in ((check_zone, tz), (check_calendar, calendar)):
-        try:
-            if value is not None:
-                check(value)
-        except BarsError as error:
-            mistakes += error.lines
-    if stamp not in ("start", "end"):
-        mistakes.append(f"stamp {stamp!r} is unknown: pass start or end")
-    if hours not in ("regular", "all"):
-        mistakes.append(f"hours {hours!r} is unknown: pass regular or all")
-    if not (math.isfinite(max_missing) and 0 <= max_missing <= 1):
-        mistakes.append(f"max_missing {max_missing} is out of range: pass a share from 0 to 1")
-    if date_order not in (None, "mdy", "dmy"):
-        mistakes.append(f"date_order {date_order!r} is unknown: pass mdy or dmy")
-    if mistakes:
-        raise BarsError(*mistakes)
-
-
 def _validate(
-    raw: RawColumns, *, tz: str | None, stamp: str, calendar: str, fix: bool, date_order: str | None
+    raw: RawColumns, written: Written, *, symbol: str | None, calendar: str, fix: bool
 ) -> tuple[_Read, FileFacts]:
-    """Check every row; sort and drop duplicates where `fix` allows it, else refuse."""
+    """Pick the instrument and check every row; sort and drop duplicates where `fix` allows it, else refuse."""
     mistakes: list[str] = []
-    total = raw.numbers["open"].size
+    notes = (*_layout_note(raw, written), *raw.notes)
+    picked, told = pick(raw.others, symbol)
+    raw, notes = raw if picked is None else raw.take(picked), (*notes, *told)
+    total, places = raw.numbers["open"].size, raw.places
     if raw.repeated_headers.size and not fix:
-        way_out = "pass fix to drop these lines"
-        what = "the header line stands again"
-        mistakes.append(finding(what, raw.repeated_headers, total + raw.repeated_headers.size, way_out))
-    timestamp, notes = None, raw.notes
+        again = Fault("the header line stands again", np.arange(raw.repeated_headers.size), "pass fix to drop it")
+        mistakes.append(again.line(total + raw.repeated_headers.size, Places(places.kind, raw.repeated_headers)))
+    empty = without_prices(raw.numbers, raw.unreadable)
+    if empty.any():
+        rows = np.flatnonzero(empty)
+        way_out = "pass fix to drop them, which makes their minutes missing"
+        mistakes += [] if fix else [Fault("there are no prices (NaN or empty)", rows, way_out).line(total, places)]
+        raw = raw.take(~empty)
+    if empty.all():
+        raise BarsError(*mistakes or ["no row has a price: pass columns if these are no columns of prices"])
+    high, low = widened_range(*(raw.numbers[name] for name in PRICES))
+    widened = int(np.sum((high != raw.numbers["high"]) | (low != raw.numbers["low"])) - np.sum(np.isnan(high)))
+    notes += (f"high or low widened by rounding to hold open and close: {widened:,} bars",) if widened > 0 else ()
+    numbers = {**raw.numbers, "high": high, "low": low}
+    timestamp, found, lines, stamp_notes = _timestamps(raw, written, calendar)
+    mistakes += lines
+    crowd = several(raw.others, timestamp)
+    mistakes += [crowd] if crowd else []
+    found += check_values(numbers, raw.unreadable)
+    if timestamp is not None and not crowd:  # what duplicates and order tell of several instruments is no fault
+        order, disorder = examine_order(timestamp, numbers, fix=fix)
+        found += disorder
+    mistakes += [each.line(total, raw.places, timestamp, numbers) for each in found]
+    if mistakes or timestamp is None:
+        raise BarsError(*mistakes)
+    facts = FileFacts(total, int(raw.repeated_headers.size), int(empty.sum()), order, (*notes, *stamp_notes))
+    return _Read(timestamp[order.keep], {name: v[order.keep] for name, v in numbers.items()}), facts
+
+
+def _layout_note(raw: RawColumns, written: Written) -> tuple[str, ...]:
+    if written.vendor is not None:
+        return (f"read as a file of {written.vendor} (data.vendor)",)
+    if raw.vendor is None:
+        return ()
+    return (f"the layout is that of {raw.vendor} (data.vendor: {raw.vendor.partition(' or ')[0]})",)
+
+
+def _hint(raw: RawColumns, written: Written) -> list[str]:
+    """A line on a vendor whose options would have read the file otherwise."""
+    if written.vendor is not None or raw.vendor is None or not VENDORS[raw.vendor.partition(" or ")[0]].options:
+        return []
+    return [f"the layout is that of {raw.vendor}: {advice(raw.vendor)}"]
+
+
+def _timestamps(
+    raw: RawColumns, written: Written, calendar: str
+) -> tuple[NDArray[np.int64] | None, list[Fault], list[str], tuple[str, ...]]:
+    """Starts of the bars where all are known, findings, lines that tell of the whole column, and notes."""
     try:
-        stamps = read_stamps(raw.stamps, tz=tz, calendar=calendar, date_order=date_order)
+        stamps = read_stamps(raw.stamps, tz=written.tz, calendar=calendar, date_order=written.date_order)
     except BarsError as error:
-        mistakes += error.lines
-    else:
-        notes += stamps.notes
-        mistakes += stamps.mistakes
-        if not (stamps.timestamp == NOT_A_TIME).any():
-            timestamp = stamps.timestamp - (MINUTE_NS if stamp == "end" else 0)
-    if timestamp is not None:
-        mistakes += check_stamps(timestamp)
-    mistakes += check_values(raw.numbers, raw.unreadable, timestamp)
-    if timestamp is None:
-        raise BarsError(*mistakes)
-    order, disorder = examine_order(timestamp, raw.numbers)
-    mistakes += [] if fix else disorder
-    if mistakes:
-        raise BarsError(*mistakes)
-    facts = FileFacts(total, int(raw.repeated_headers.size), order, notes)
-    return _Read(timestamp[order.keep], {name: v[order.keep] for name, v in raw.numbers.items()}), facts
+        return None, [], list(error.lines), ()
+    found = list(stamps.mistakes)
+    if (stamps.timestamp == NOT_A_TIME).any():
+        return None, found, [], stamps.notes
+    timestamp = stamps.timestamp - (MINUTE_NS if written.stamp == "end" else 0)
+    return timestamp, found + check_stamps(timestamp), [], stamps.notes
 
 
 def _within_hours(symbol: str, read: _Read, facts: FileFacts, calendar: str, hours: str) -> tuple[Bars, BarsReport]:
@@ -234,6 +254,13 @@ def _within_hours(symbol: str, read: _Read, facts: FileFacts, calendar: str, hou
         sessions, _ = assign_sessions(timestamp, calendar)
     bars = Bars(symbol=symbol, timestamp=timestamp, sessions=sessions, **values)
     return bars, describe(bars, facts, off_hours, hours)
+
+
+def _refuse_stretches(bars: Bars) -> None:
+    lines = check_steps(bars.timestamp)
+    lines += [] if lines else check_repeats(bars.timestamp, {name: getattr(bars, name) for name in VALUES})
+    if lines:
+        raise BarsError(*lines)
 
 
 def _refuse_thin(bars: Bars, report: BarsReport, max_missing: float) -> None:

@@ -22,10 +22,11 @@ JUMP = 0.20
 
 @dataclass(frozen=True)
 class FileFacts:
-    """What the file held before its bars were chosen: data rows, repeated header lines, order, notes."""
+    """What the file held before its bars were chosen: data rows, repeated header lines, rows without prices, ..."""
 
     rows_read: int
     repeated_headers: int
+    empty_rows: int
     order: Order
     notes: tuple[str, ...]
 
@@ -42,9 +43,9 @@ class BarsReport:
         Start of the first and last bar kept, ISO 8601 UTC.
     sessions, calendar, hours
         Sessions present, their calendar, and whether bars outside them were kept (``all``) or not.
-    repeated_headers, exact_duplicates, disagreeing_stamps, disagreeing_rows, steps_back
-        Mended by ``fix``: header lines dropped, rows dropped as exact duplicates, stamps whose rows
-        disagreed, rows dropped for these, places where time went back.
+    repeated_headers, empty_rows, exact_duplicates, disagreeing_stamps, disagreeing_rows, steps_back
+        Mended by ``fix``: header lines and rows without prices dropped, rows dropped as exact duplicates, stamps
+        whose rows disagreed, rows dropped for these, places where time went back.
     off_hours, off_hours_dropped
         Bars outside the calendar's sessions, and how many of them were left out.
     missing_minutes, regular_minutes, missing_share
@@ -74,6 +75,7 @@ class BarsReport:
     calendar: str
     hours: str
     repeated_headers: int
+    empty_rows: int
     exact_duplicates: int
     disagreeing_stamps: int
     disagreeing_rows: int
@@ -135,6 +137,8 @@ class BarsReport:
         told = []
         if self.repeated_headers:
             told.append(f"fixed: {self.repeated_headers:,} repeated header lines dropped")
+        if self.empty_rows:
+            told.append(f"fixed: {self.empty_rows:,} rows without prices dropped, their minutes are missing")
         if self.steps_back:
             told.append(f"fixed: sorted, time went back in {self.steps_back:,} places")
         if self.exact_duplicates:
@@ -174,6 +178,7 @@ def describe(bars: Bars, facts: FileFacts, off_hours: NDArray[np.int64], hours: 
         calendar=sessions.calendar,
         hours=hours,
         repeated_headers=facts.repeated_headers,
+        empty_rows=facts.empty_rows,
         exact_duplicates=facts.order.exact_duplicates,
         disagreeing_stamps=facts.order.disagreeing_stamps,
         disagreeing_rows=facts.order.disagreeing_rows,

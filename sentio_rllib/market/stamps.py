@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,41 +13,37 @@ from numpy.typing import NDArray
 
 from sentio_rllib.errors import BarsError
 from sentio_rllib.market.calendars import check_zone
-from sentio_rllib.market.checks import finding
-from sentio_rllib.market.sessions import on_session_days
+from sentio_rllib.market.checks import Fault
+from sentio_rllib.market.wall_times import NOT_A_TIME, WallTimes, read_wall_times
 
-NOT_A_TIME = np.iinfo(np.int64).min
+__all__ = ["NOT_A_TIME", "Stamps", "read_stamps"]
 
+_BLANKS = r"[\s\x{00a0}\x{202f}]+"
 _EPOCH_UNITS = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
 _EPOCH_LOW = pd.Timestamp("1990-01-01").value
 _EPOCH_HIGH = pd.Timestamp("2101-01-01").value
-_OFFSET = r":\d{2}([.,]\d+)?\s*(Z|z|UTC|GMT|[+-]\d{2}:?\d{2})$"
-_TIME_FORMATS = (
-    (r"\d{1,2}:\d{2}", "%H:%M"),
-    (r"\d{1,2}:\d{2}:\d{2}", "%H:%M:%S"),
-    (r"\d{1,2}:\d{2}:\d{2}\.\d+", "%H:%M:%S.%f"),
-    (r"\d{1,2}:\d{2} [AaPp][Mm]", "%I:%M %p"),
-    (r"\d{1,2}:\d{2}:\d{2} [AaPp][Mm]", "%I:%M:%S %p"),
-    (r"\d{6}", "%H%M%S"),
-    (r"\d{4}", "%H%M"),
-)
-_DATE_FORMATS = (
-    (r"\d{4}/\d{1,2}/\d{1,2}", "%Y/%m/%d"),
-    (r"\d{4}\.\d{1,2}\.\d{1,2}", "%Y.%m.%d"),
-    (r"\d{8}", "%Y%m%d"),
-    (r"\d{1,2}\.\d{1,2}\.\d{4}", "%d.%m.%Y"),
-)
-_DATE_ORDERS = {"mdy": ("%m", "%d", "%Y"), "dmy": ("%d", "%m", "%Y")}
-_DOUBTFUL_DATE = r"\d{1,2}([/-])\d{1,2}\1\d{4}"
+_ABBREVIATIONS = {
+    name: hours
+    for hours, names in {
+        0: "Z UTC GMT WET", 1: "CET WEST BST", 2: "CEST EET", 3: "EEST MSK", 8: "HKT SGT AWST", 9: "JST KST",
+        10: "AEST", 11: "AEDT", 12: "NZST", 13: "NZDT", -3: "BRT", -4: "EDT AST", -5: "EST CDT", -6: "CST MDT",
+        -7: "MST PDT", -8: "PST", -10: "HST",
+    }.items()
+    for name in names.split()
+}  # fmt: skip
+"""Hours east of Greenwich. An abbreviation is an offset, also out of season; those that may be several are absent."""
+_SHORT_ZONES = {
+    "ET": "America/New_York", "CT": "America/Chicago", "MT": "America/Denver", "PT": "America/Los_Angeles",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Stamps:
-    """Stamps in ns UTC, int64[T], ``NOT_A_TIME`` where there is none, and how they were read."""
+    """Stamps in ns UTC, int64[T], ``NOT_A_TIME`` where there is none, how they were read, and what is wrong."""
 
     timestamp: NDArray[np.int64]
     notes: tuple[str, ...] = ()
-    mistakes: tuple[str, ...] = ()
+    mistakes: tuple[Fault, ...] = ()
 
 
 def read_stamps(
@@ -84,17 +79,31 @@ def read_stamps(
             return replace(stamps, mistakes=(*absent, *stamps.mistakes))
         return Stamps(timestamp, _unused(tz, f"the stamps carry their zone ({kind.tz})"), absent)
     if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        return _from_epoch(column, tz)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        text = pc.utf8_trim_whitespace(column)
-        text = pc.if_else(pc.equal(text, ""), None, text)
-        for numeric in (pa.int64(), pa.float64()):
-            try:
-                return _from_epoch(pc.cast(text, numeric), tz)
-            except pa.ArrowInvalid:
-                continue
-        return _from_text(text, tz, calendar, date_order)
-    raise BarsError(f"the column of stamps holds {kind}: timestamps, epochs or text with date and time are needed")
+        digits = column.cast(pa.string()) if pa.types.is_integer(kind) else None
+        if digits is None or not _of_digits(digits):
+            return _from_epoch(column, tz)
+        column = digits
+    elif not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise BarsError(f"the column of stamps holds {kind}: timestamps, epochs or text with date and time are needed")
+    text = pc.utf8_trim_whitespace(pc.replace_substring_regex(column.cast(pa.string()), _BLANKS, " "))
+    text = pc.if_else(pc.equal(text, ""), None, text)
+    numbers = None if _of_digits(text) else _as_numbers(text)
+    return _from_text(text, tz, calendar, date_order) if numbers is None else _from_epoch(numbers, tz)
+
+
+def _as_numbers(text: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    for numeric in (pa.int64(), pa.float64()):
+        try:
+            return pc.cast(text, numeric)
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def _of_digits(text: pa.ChunkedArray) -> bool:
+    """Tell whether every stamp is a date and a time in 12 or 14 digits, as 20240307093000."""
+    matches = pc.match_substring_regex(text, r"^(19|20)\d{6}([0-2]\d[0-5]\d)([0-5]\d)?$")
+    return bool(pc.all(matches).as_py())
 
 
 def _to_nanoseconds(column: pa.ChunkedArray) -> NDArray[np.int64]:
@@ -133,110 +142,65 @@ def _from_epoch(column: pa.ChunkedArray, tz: str | None) -> Stamps:
     )
 
 
-def _absent(timestamp: NDArray[np.int64], text: pa.ChunkedArray | None) -> tuple[str, ...]:
+def _absent(timestamp: NDArray[np.int64], text: pa.ChunkedArray | None) -> tuple[Fault, ...]:
     rows = np.flatnonzero(timestamp == NOT_A_TIME)
     if not rows.size:
         return ()
     bad_text = [] if text is None else [value for value in text.take(pa.array(rows)).to_pylist() if value]
     sample = f" (like {bad_text[0]!r})" if bad_text else ""
     what = f"the stamp is absent or unreadable{sample}"
-    return (finding(what, rows, timestamp.size, "correct or remove these rows in the file"),)
+    return (Fault(what, rows, "correct or remove these rows in the file, or pass skip for lines that are none"),)
 
 
 def _from_text(text: pa.ChunkedArray, tz: str | None, calendar: str, date_order: str | None) -> Stamps:
-    with_offset = pc.fill_null(pc.match_substring_regex(text, _OFFSET), False).to_numpy()
-    if with_offset.any():
-        bare = np.flatnonzero(~with_offset)
-        in_numbers = pc.replace_substring_regex(text, r"\s*(UTC|GMT)$", "+00:00")
-        parsed, notes = _parse(in_numbers, calendar, date_order, offset=True)
-        timestamp = _as_int(parsed)
-        mistakes = _absent(timestamp, text)
-        if bare.size and not mistakes:
-            mistakes = (finding("the stamp lacks the zone that others carry", bare, timestamp.size, "add it"),)
-        return Stamps(timestamp, (*notes, *_unused(tz, "the stamps carry their offset")), mistakes)
-    parsed, notes = _parse(text, calendar, date_order, offset=False)
-    stamps = _localise(_as_int(parsed), tz)
-    absent = _absent(_as_int(parsed), text)
-    return Stamps(stamps.timestamp, (*notes, *stamps.notes), (*absent, *stamps.mistakes))
+    times = read_wall_times(text, calendar=calendar, date_order=date_order)
+    present = times.wall != NOT_A_TIME
+    absent = _absent(times.wall, text)
+    zoned = present & (times.has_offset | (times.zone != ""))
+    if not zoned.any():
+        stamps = _localise(times.wall, tz)
+        return Stamps(stamps.timestamp, (*times.notes, *stamps.notes), (*absent, *stamps.mistakes))
+    timestamp, notes, mistakes = _with_zones(times, zoned)
+    bare = np.flatnonzero(present & ~zoned)
+    if bare.size:
+        mistakes = (*mistakes, Fault("the stamp lacks the zone that others carry", bare, "add it"))
+    return Stamps(timestamp, (*times.notes, *notes, *_unused(tz, "the stamps carry their zone")), (*absent, *mistakes))
 
 
-def _as_int(parsed: pd.DatetimeIndex) -> NDArray[np.int64]:
-    return np.array(parsed.to_numpy().astype("datetime64[ns]").astype(np.int64))
+def _with_zones(
+    times: WallTimes, zoned: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], tuple[str, ...], tuple[Fault, ...]]:
+    """Instants of stamps that carry an offset, an abbreviation or the name of a zone each."""
+    shift = times.offset.copy()
+    timestamp = np.where(zoned, times.wall, NOT_A_TIME)
+    notes: list[str] = []
+    mistakes: list[Fault] = []
+    for zone in sorted(set(times.zone[zoned]) - {""}):
+        rows = zoned & (times.zone == zone)
+        if zone.upper() in _ABBREVIATIONS:
+            hours = _ABBREVIATIONS[zone.upper()]
+            shift[rows] = hours * 3600
+            notes += [f"{zone} read as UTC{hours:+03d}:00"] if hours else []
+            continue
+        stamps = _localise(np.where(rows, times.wall, NOT_A_TIME), _zone_name(zone))
+        timestamp[rows] = stamps.timestamp[rows]
+        notes += [f"stamps that name {zone} read so"]
+        mistakes += stamps.mistakes
+    by_shift = zoned & (times.has_offset | np.isin(np.char.upper(times.zone.astype(str)), list(_ABBREVIATIONS)))
+    timestamp[by_shift] = times.wall[by_shift] - shift[by_shift] * 1_000_000_000
+    return timestamp, tuple(notes), tuple(mistakes)
 
 
-def _parse(
-    text: pa.ChunkedArray, calendar: str, date_order: str | None, *, offset: bool
-) -> tuple[pd.DatetimeIndex, tuple[str, ...]]:
-    """Parse by the format of the first stamp; what does not follow it becomes NaT. With `offset`, in UTC."""
-    present = text.drop_null()
-    sample = str(present[0].as_py()) if len(present) else ""
-    series = text.to_pandas()
-    if re.match(r"\d{4}-\d{1,2}-\d{1,2}[T ]", sample):
-        return _to_datetime(series, "ISO8601", offset), ()
-    match = re.match(r"^(?P<date>\S+)(?P<gap>[T ]| {2,})(?P<time>.+)$", sample)
-    if match is None:
-        raise _unknown_format(sample)
-    clock, zone = match["time"], ""
-    if offset:
-        zone = "%z"
-        clock = re.sub(r"\s*(Z|z|UTC|GMT|[+-]\d{2}:?\d{2})$", "", clock)
-    time_format = _format_of(clock, _TIME_FORMATS)
-    if time_format is None:
-        raise _unknown_format(sample)
-    tail = match["gap"] + time_format + zone
-    date_format = _format_of(match["date"], _DATE_FORMATS)
-    if date_format is not None:
-        return _to_datetime(series, date_format + tail, offset), ()
-    doubtful = re.fullmatch(_DOUBTFUL_DATE, match["date"])
-    if doubtful is None:
-        raise _unknown_format(sample)
-    mark = doubtful[1]
-    notes: tuple[str, ...] = ()
-    if date_order is None:
-        dates = series.dropna().str.replace(r"[T ].*", "", regex=True).drop_duplicates()
-        date_order = _settle_date_order(dates, mark, calendar)
-        notes = (f"dates read as {date_order} (m month, d day, y year), the only reading that fits them all",)
-    return _to_datetime(series, mark.join(_DATE_ORDERS[date_order]) + tail, offset), notes
-
-
-def _format_of(text: str, formats: tuple[tuple[str, str], ...]) -> str | None:
-    return next((form for pattern, form in formats if re.fullmatch(pattern, text)), None)
-
-
-def _to_datetime(series: pd.Series, form: str, offset: bool) -> pd.DatetimeIndex:
-    parsed = pd.DatetimeIndex(pd.to_datetime(series, format=form, errors="coerce", utc=offset))
-    return parsed.tz_localize(None) if parsed.tz is not None else parsed
-
-
-def _settle_date_order(dates: pd.Series, mark: str, calendar: str) -> str:
-    """Tell month/day from day/month for the distinct dates of a file, where only one reading is possible.
-
-    The reading that is no date for some, or that falls on days without a session, is ruled out.
-    """
-    readings = {
-        order: pd.DatetimeIndex(pd.to_datetime(dates, format=mark.join(form), errors="coerce"))
-        for order, form in _DATE_ORDERS.items()
-    }
-    if readings["mdy"].equals(readings["dmy"]):
-        return "mdy"
-    fewest = min(int(np.sum(reading.isna())) for reading in readings.values())
-    possible = [order for order, reading in readings.items() if np.sum(reading.isna()) == fewest]
-    if len(possible) > 1:
-        days = {order: readings[order].dropna().to_numpy().astype("datetime64[D]") for order in possible}
-        possible = [o for o in possible if days[o].size and on_session_days(days[o], calendar).all()]
-    if len(possible) != 1:
+def _zone_name(zone: str) -> str:
+    name = _SHORT_ZONES.get(zone.upper(), zone)
+    try:
+        check_zone(name)
+    except BarsError:
         raise BarsError(
-            f"dates like {str(dates.iloc[0])!r} can be month/day or day/month: "
-            "pass date_order='mdy' or date_order='dmy'"
-        )
-    return possible[0]
-
-
-def _unknown_format(sample: str) -> BarsError:
-    return BarsError(
-        f"stamps like {sample!r} are of no known format: bring YYYY-MM-DD HH:MM:SS or an epoch, "
-        "or pass columns if this is not the column of stamps"
-    )
+            f"stamps end in {zone!r}, which is no zone or may be several: bring an offset such as -05:00 in its place, "
+            "or take it out and pass tz"
+        ) from None
+    return name
 
 
 def _localise(naive: NDArray[np.int64], tz: str | None) -> Stamps:
@@ -253,12 +217,13 @@ def _localise(naive: NDArray[np.int64], tz: str | None) -> Stamps:
     doubtful = present & np.asarray(placed.isna())
     if doubtful.any():
         placed, doubtful = _infer_by_order(index, tz, placed, present)
-    timestamp = _as_int(placed.tz_convert("UTC").tz_localize(None))
-    mistakes: tuple[str, ...] = ()
+    instants = placed.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ns]")
+    timestamp = np.array(instants.astype(np.int64))
+    mistakes: tuple[Fault, ...] = ()
     if doubtful.any():
         rows = np.flatnonzero(doubtful)
         what = f"the time is absent or twice in {tz} (clock change; the first is {index[int(rows[0])]})"
-        mistakes = (finding(what, rows, naive.size, "bring these stamps with an offset or pass another tz"),)
+        mistakes = (Fault(what, rows, "bring these stamps with an offset or pass another tz"),)
     return Stamps(timestamp, (f"naive stamps read as {tz}",), mistakes)
 
 

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from sentio_rllib.config.contradictions import needs_volume
 from sentio_rllib.config.folds import make_folds
 from sentio_rllib.config.loading import resolve
-from sentio_rllib.config.tree import SweepConfig
+from sentio_rllib.config.tree import SweepConfig, over_trials
 from sentio_rllib.errors import BarsError
 from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.ohlcv import Bars
@@ -108,6 +111,7 @@ def _bars_of_file(config: SweepConfig) -> tuple[Bars, tuple[str, ...]]:
         bars, report = load_bars(data.path, **options)
     except BarsError as error:
         raise BarsError(*(_with_keys(line, options) for line in error.lines)) from error
+    _refuse_without_volume(config, bars)
     notes = tuple(report.lines())
     if data.bars is not None and data.bars < bars.n:
         notes = (*notes, f"data.bars: the last {data.bars:,} of {bars.n:,} bars are used")
@@ -115,9 +119,21 @@ def _bars_of_file(config: SweepConfig) -> tuple[Bars, tuple[str, ...]]:
     return bars, notes
 
 
+def _refuse_without_volume(config: SweepConfig, bars: Bars) -> None:
+    """Refuse limits and costs by volume where no bar has any: no order would fill, or none would cost anything."""
+    if not np.any(bars.volume):
+        lines = over_trials(config, lambda trial: [f"{key}: {value:g}" for key, value in needs_volume(trial)])
+        if lines:
+            raise BarsError(
+                f"{bars.symbol}: no bar has volume, and {', '.join(lines)} cannot be simulated without: leave it out, "
+                "or bring bars with volume"
+            )
+
+
 def _with_keys(line: str, options: Mapping[str, Any]) -> str:
     """Add the keys of the configuration for the options of the reader that a message tells to pass."""
     _, told, advice = line.partition("pass ")
+    advice = re.sub(r"='[^']*'", "=", advice)  # names of columns may be those of options
     keys = [f"--set data.{option}=..." for option in options if re.search(rf"\b{option}\b", advice)]
     return f"{line} (here {', '.join(keys)})" if told and keys else line
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sentio_rllib.deploy import feed
-from sentio_rllib.deploy.feed import nanoseconds, place
+from sentio_rllib.deploy.feed import VALUES, Bar, check_bar, nanoseconds, place
 from sentio_rllib.errors import BarsError
 from sentio_rllib.market import sessions
+from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.sessions import MINUTE_NS
 from tests.deploy.replay import small_bars
 
@@ -79,3 +81,19 @@ def test_no_bar_is_refused_earlier_than_the_calendar_ends(monkeypatch: pytest.Mo
     monkeypatch.setattr(feed, "session_parts", lambda *_: ())
     assert found == answers()
     assert any(isinstance(each, feed.Place) for each in found)
+
+
+def test_rounding_widens_the_range_as_in_a_file(tmp_path: Path) -> None:
+    above = float(np.nextafter(100.2, np.inf))
+    frame = pd.DataFrame({"timestamp": pd.date_range("2024-03-07 14:30", periods=2, freq="min", tz="UTC")})
+    prices = {"open": [100.1, 100.1], "high": [100.2, 100.3], "low": [100.0, 100.1 + 5e-11], "close": [above, 100.2]}
+    frame = frame.assign(**prices, volume=10.0)
+    frame.to_feather(tmp_path / "a.feather")
+    bars, _ = load_bars(tmp_path / "a.feather")
+    for row in range(2):
+        stamp, values = check_bar(Bar(int(bars.timestamp[row]), *(float(frame[name][row]) for name in VALUES)))
+        assert stamp == bars.timestamp[row]
+        assert values == tuple(getattr(bars, name)[row] for name in VALUES)
+    assert bars.high[0] == above
+    with pytest.raises(BarsError, match="open or close lies outside"):
+        check_bar(Bar(int(bars.timestamp[0]), 100.1, 100.2, 100.0, 100.2 * (1 + 1e-6), 10.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,9 +127,9 @@ def spoil(column: str, row: int, value: float) -> Callable[[pd.DataFrame], pd.Da
         (spoil("volume", 0, np.inf), "volume is NaN, absent or infinite in 1 of 390 rows; first: row 1 "),
         (
             spoil("low", 9, 0.0),
-            r"low is not positive in 1 of 390 rows; first: row 10 \(2025-06-02T13:39Z low 0\)",
+            r"low is 0 in 1 of 390 rows; first: row 10 \(2025-06-02T13:39Z low 0\)",
         ),
-        (spoil("low", 9, -3.0), r"low is not positive in 1 of 390 rows"),
+        (spoil("low", 9, -3.0), r"low is negative in 1 of 390 rows; .*: returns are of positive prices"),
         (spoil("volume", 9, -1.0), "volume is negative in 1 of 390 rows"),
         (spoil("high", 2, 50.0), r"high < low in 1 of 390 rows; first: row 3 .* pass columns if"),
         (spoil("close", 2, 1e6), r"open or close lies outside low \.\. high in 1 of 390 rows; first: row 3 "),
@@ -149,6 +150,8 @@ def test_what_is_wrong_is_refused_in_one_line(
     tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], words: str, ending: str
 ) -> None:
     path = write(change(session_frame()).reset_index(drop=True), tmp_path / f"QQQ.{ending}")
+    if ending == "csv":  # a text is told by its lines, of which the first is the header
+        words = re.sub(r"row (\d+)", lambda row: f"line {int(row[1]) + 1}", words)
     with pytest.raises(BarsError, match=rf"QQQ: .*{words}") as caught:
         load_bars(path, max_missing=1.0)
     assert len(caught.value.lines) == 1
@@ -167,9 +170,9 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     told = [line.split(": ", 1)[1].split(" in ")[0] for line in caught.value.lines]
     assert told[0].startswith("the stamps (the first is 2025-06-02 13:30:00) carry no time zone")
     assert told[1:] == [
-        "open is NaN, absent or infinite",
-        "low is not positive",
         "close is no number (like 'n.a!')",
+        "open is NaN, absent or infinite",
+        "low is negative",
     ]
     with pytest.raises(BarsError) as caught:
         load_bars(path, tz="UTC")
@@ -188,7 +191,7 @@ def test_files_that_are_no_bars(tmp_path: Path) -> None:
         "people.csv": (b"name,town\nAda,London\n", "column timestamp, open, .* not found among name, town"),
         "ragged.csv": (
             b"timestamp,open,high,low,close,volume\n1,2\n",
-            "cannot be read as csv: .*Expected 6 columns",
+            "the header line names 6 columns .* but rows have 2 cells: pass columns",
         ),
         "latin.csv": ("t,o,h,l,c,v\nMär,1,1,1,1,1\n".encode("latin-1"), "cannot be read as csv: "),
     }

@@ -67,7 +67,7 @@ def test_text_with_offsets(tmp_path: Path, form: str) -> None:
     assert local.str[-5:].nunique() == 2
     bars, report = load_bars(write(frame.assign(timestamp=local), tmp_path / "a.csv"), tz="UTC")
     assert_holds(bars, frame)
-    assert "tz UTC was not needed: the stamps carry their offset" in report.notes
+    assert "tz UTC was not needed: the stamps carry their zone" in report.notes
 
 
 def test_the_suffix_utc_is_a_zone(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_times_that_a_clock_change_makes_absent_or_double_are_refused(tmp_path: 
         with pytest.raises(BarsError, match="absent or twice in America/New_York") as caught:
             load_bars(path, tz=NEW_YORK, calendar="24/7", max_missing=1.0)
         assert len(caught.value.lines) == 1
-        assert "in 3 of 3 rows; first: row 1" in caught.value.lines[0]
+        assert "in 3 of 3 rows; first: line 2, 3, 4" in caught.value.lines[0]
 
 
 def test_stamps_at_the_end_of_the_bar(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_stamps_that_cannot_be_read(tmp_path: Path) -> None:
     text[4], text[6] = "", "yesterday"
     path = write(frame.assign(timestamp=text), tmp_path / "a.csv")
     with pytest.raises(
-        BarsError, match=r"absent or unreadable \(like 'yesterday'\) in 2 of 390 rows; first: row 5, 7: "
+        BarsError, match=r"absent or unreadable \(like 'yesterday'\) in 2 of 390 rows; first: line 6, 8: "
     ):
         load_bars(path)
     path = write(frame.assign(timestamp="yesterday"), tmp_path / "a.csv")
@@ -159,5 +159,5 @@ def test_stamps_that_cannot_be_read(tmp_path: Path) -> None:
     text = frame["timestamp"].dt.strftime("%Y-%m-%d %H:%M:%S%z")
     text[4] = "2025-06-02 13:34:00"
     path = write(frame.assign(timestamp=text), tmp_path / "a.csv")
-    with pytest.raises(BarsError, match="lacks the zone that others carry in 1 of 390 rows; first: row 5"):
+    with pytest.raises(BarsError, match="lacks the zone that others carry in 1 of 390 rows; first: line 6"):
         load_bars(path)

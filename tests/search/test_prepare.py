@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sentio_rllib.config.loading import build_config
+from sentio_rllib.errors import BarsError, ConfigError
+from sentio_rllib.market.bars import write_bars
 from sentio_rllib.market.synthetic import synthetic_market
 from sentio_rllib.search.prepare import Prepared, prepare
 
@@ -72,3 +76,28 @@ def test_the_laws_of_the_embedded_market_are_those_of_the_configuration(law: dic
 def test_what_trials_receive_ends_before_the_holdout() -> None:
     found = prepared({})
     assert found.tape.n == found.splits.development.stop < found.bars.n == BARS
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_participation", 0.01), ("impact", 0.5)])
+def test_limits_by_volume_need_volume(tmp_path: Path, key: str, value: float) -> None:
+    bars = synthetic_market(BARS, seed=0).bars
+    path = write_bars(dataclasses.replace(bars, volume=np.zeros(bars.n)), tmp_path / "SPX.feather")
+    trading = {"episode_length": 300, key: value}
+    raw: dict[str, Any] = {"data": {"path": str(path)}, "trading": trading, "validation": {"folds": 2}}
+    with pytest.raises(
+        BarsError, match=rf"no bar has volume, and trading\.{key}: {value:g} cannot be simulated"
+    ) as caught:
+        prepare(build_config(raw))
+    assert len(caught.value.lines) == 1
+    told = raw | {"data": {"path": str(path), "volume": "none"}}
+    with pytest.raises(ConfigError, match=rf"trading\.{key}: {value:g} needs volume, and data\.volume is none"):
+        build_config(told)
+    assert not prepare(build_config(told | {"trading": {"episode_length": 300}})).bars.volume.any()
+
+
+def test_a_refusal_of_a_file_names_keys(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("time,open,high,low,close\n1709821800,1.1,1.2,1.0,1.1\n")
+    config = build_config({"data": {"path": str(path)}})
+    with pytest.raises(BarsError, match=r"\(here --set data\.columns=\.\.\., --set data\.volume=\.\.\.\)"):
+        prepare(config)
