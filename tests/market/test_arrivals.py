@@ -220,6 +220,23 @@ def test_contracts_one_after_the_other_are_several(tmp_path: Path, column: str) 
     assert "they follow each other as contracts do, and a roll is no return" in line
 
 
+def test_a_symbol_does_not_pick_twice(tmp_path: Path) -> None:
+    frames = [two_instruments("symbol").assign(publisher_id=n) for n in (2, 39)]
+    path = write(pd.concat(frames, ignore_index=True), tmp_path / "a.csv")
+    line = refusal(path, symbol="MSFT", fix=True)
+    assert "2 instruments in one file by column publisher_id: 2 (390 rows" in line
+    assert line.endswith(": keep the rows of one of them in the file")
+
+
+def test_a_symbol_in_a_column_that_is_named_by_the_user(tmp_path: Path) -> None:
+    frame = two_instruments("symbol")[["symbol", "timestamp", "open", "high", "low", "close", "volume"]]
+    path = write(frame, tmp_path / "a.csv", header=False)
+    columns = "symbol,timestamp,open,high,low,close,volume"
+    assert "2 instruments in one file by column symbol" in refusal(path, columns=columns)
+    assert load_bars(path, columns=columns, symbol="AAPL")[0].n == 390
+    assert "2 instruments in one file by column 1" in refusal(path, columns=columns.replace("symbol", "_"))
+
+
 def test_a_symbol_is_a_name_where_nothing_is_to_pick(tmp_path: Path) -> None:
     frame = session_frame().assign(symbol="AAPL.US", exchange="Q")
     bars, report = load_bars(write(frame, tmp_path / "a.csv"), symbol="AAPL")
@@ -285,6 +302,10 @@ def test_a_stretch_of_several_minutes_is_refused(tmp_path: Path, step: int) -> N
     second = frame.index // 390 == 1
     sparse = frame[~second | (frame.index % step == 0)].reset_index(drop=True)
     line = refusal(write(sparse, tmp_path / "a.feather"), max_missing=1.0)
+    hour = frame[(frame.index >= 45) | (frame.index % 5 == 0)].reset_index(drop=True)
+    assert "10 bars between 2025-06-02T13:30Z and 2025-06-02T14:15Z are 5" in refusal(
+        write(hour, tmp_path / "b.feather")
+    )
     assert "between 2025-06-03T13:30Z and 2025-06-03T" in line
     assert f"are {step} minutes apart throughout" in line
 
