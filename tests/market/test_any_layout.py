@@ -129,5 +129,5 @@ def test_the_right_bars_or_a_refusal(layout: dict[str, Any], told: bool, vendor:
 
 def hard(layout: dict[str, Any]) -> bool:
     """Tell layouts that may be refused even so: stamps that a clock change makes double, or digits that are few."""
-    doubtful = layout["zone"] == "none" or "hhmm" in layout["form"]
+    doubtful = layout["zone"] in ("none", "name") or "hhmm" in layout["form"]
     return bool(doubtful or layout["form"] in ("%Y%m%d%H%M%S",))
