@@ -139,6 +139,13 @@ def test_an_abbreviation_that_may_be_several_is_refused(tmp_path: Path) -> None:
     assert "stamps end in 'IST', which is no zone or may be several: bring an offset such as -05:00" in line
 
 
+def test_an_offset_that_is_none_is_not_read(tmp_path: Path) -> None:
+    frame = session_frame()
+    stamps = frame["timestamp"].dt.strftime("%Y-%m-%d %H:%M:%S+25:00")
+    line = refusal(write(frame.assign(timestamp=stamps), tmp_path / "a.csv"))
+    assert "absent or unreadable (like '2025-06-02 13:30:00+25:00') in 390 of 390 rows" in line
+
+
 def test_dates_alone_are_told_to_be_daily(tmp_path: Path) -> None:
     frame = session_frame()
     path = write(frame.assign(timestamp=frame["timestamp"].dt.strftime("%Y-%m-%d")), tmp_path / "a.csv")
@@ -218,6 +225,14 @@ def test_contracts_one_after_the_other_are_several(tmp_path: Path, column: str) 
         in line
     )
     assert "they follow each other as contracts do, and a roll is no return" in line
+
+
+def test_instruments_side_by_side_are_refused(tmp_path: Path) -> None:
+    one, other = session_frame(), session_frame().drop(columns="timestamp")
+    path = tmp_path / "a.csv"
+    pd.concat([one, other], axis=1).to_csv(path, index=False)
+    assert "2 instruments side by side (columns close, close): pass columns with the names of one" in refusal(path)
+    assert_holds(load_bars(path, columns="timestamp,open,high,low,close,volume,_,_,_,_,_")[0], one)
 
 
 def test_a_symbol_does_not_pick_twice(tmp_path: Path) -> None:
