@@ -195,7 +195,7 @@ def _validate(
     numbers = {**raw.numbers, "high": high, "low": low}
     timestamp, found, lines, stamp_notes = _timestamps(raw, written, calendar)
     mistakes += lines
-    crowd = several(raw.others, timestamp)
+    crowd = several(raw.others, timestamp, picked=picked is not None)
     mistakes += [crowd] if crowd else []
     found += check_values(numbers, raw.unreadable)
     if timestamp is not None and not crowd:  # what duplicates and order tell of several instruments is no fault

@@ -66,7 +66,7 @@ def pick(columns: Columns, symbol: str | None) -> tuple[NDArray[np.bool_] | None
     return None, ()
 
 
-def several(columns: Columns, timestamp: NDArray[np.int64] | None) -> str | None:
+def several(columns: Columns, timestamp: NDArray[np.int64] | None, *, picked: bool) -> str | None:
     """Return the line that refuses a file of several instruments, None where there is one.
 
     Parameters
@@ -76,6 +76,8 @@ def several(columns: Columns, timestamp: NDArray[np.int64] | None) -> str | None
     timestamp
         int64[T] ns UTC, or None where the stamps could not be read. Where stamps are there twice, a column of any name
         tells instruments apart if it tells the rows of one stamp apart.
+    picked
+        A symbol has picked among them, so that it cannot pick once more.
     """
     named = [name for name in columns if name in INSTRUMENT_NAMES or _holds_contracts(columns[name])]
     twice = timestamp is not None and np.unique(timestamp).size < timestamp.size
@@ -84,11 +86,13 @@ def several(columns: Columns, timestamp: NDArray[np.int64] | None) -> str | None
         counts = _counts(columns[name])
         if len(counts) < 2 or (name in any_name and not _tells_apart(columns[name], counts, timestamp)):
             continue
-        return _refusal(name, columns[name], counts, timestamp)
+        return _refusal(name, columns[name], counts, timestamp, may_pick=name in INSTRUMENT_NAMES and not picked)
     return None
 
 
-def _refusal(name: str, column: pa.ChunkedArray, counts: dict[str, int], timestamp: NDArray[np.int64] | None) -> str:
+def _refusal(
+    name: str, column: pa.ChunkedArray, counts: dict[str, int], timestamp: NDArray[np.int64] | None, *, may_pick: bool
+) -> str:
     text = _text(column)
     ranges = {}
     for value in list(counts)[: _TOLD if timestamp is None else None]:
@@ -104,13 +108,12 @@ def _refusal(name: str, column: pa.ChunkedArray, counts: dict[str, int], timesta
     spans = sorted(ranges.values())
     chain = bool(spans) and all(before[1] < after[0] for before, after in itertools.pairwise(spans))
     way_out = f"pass symbol={next(iter(counts))!r} or another one of them"
+    way_out = way_out if may_pick else "keep the rows of one of them in the file"
     if chain:
         way_out = (
             f"they follow each other as contracts do, and a roll is no return: {way_out}, or bring a series without "
             f"column {name} that is adjusted by ratios"
         )
-    elif name not in INSTRUMENT_NAMES:
-        way_out = "keep the rows of one of them in the file"
     return f"{len(counts):,} instruments in one file by column {name}: {', '.join(told)}{more}: {way_out}"
 
 

@@ -163,6 +163,12 @@ def _refuse_doubtful(found: dict[str, list[int]], names: Sequence[str], volume: 
             f"column volume not found among {', '.join(names)}: pass columns if there is one, or volume='none' where "
             "the file has none, as of an index"
         )
+    if all(len(found.get(name, ())) > 1 for name in PRICES):
+        side = ", ".join(names[position] for position in found["close"])
+        raise BarsError(
+            f"{len(found['close'])} instruments side by side (columns {side}): pass columns with the names of one of "
+            f"them in the file's order, {SKIP!r} for each of the others"
+        )
     lines += [
         doubtful(name, [names[position] for position in positions])
         for name, positions in found.items()

@@ -197,7 +197,7 @@ def _names(
     assert text is not None
     hint = f"; it looks like a file of {vendor}: {advice(vendor)}, else pass" if vendor else ": pass"
     raise BarsError(
-        f"has no header line (it begins {text.first_line[:80]!r}), so the order of its columns is not known{hint} "
+        f"there is no header line (it begins {text.first_line[:80]!r}), so the order of its columns is not known{hint} "
         f"columns with the names in the file's order, for instance {COLUMNS_EXAMPLE}"
     )
 

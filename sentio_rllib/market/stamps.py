@@ -156,6 +156,8 @@ def _from_text(text: pa.ChunkedArray, tz: str | None, calendar: str, date_order:
     times = read_wall_times(text, calendar=calendar, date_order=date_order)
     present = times.wall != NOT_A_TIME
     absent = _absent(times.wall, text)
+    if not present.any():
+        return Stamps(times.wall, times.notes, absent)
     zoned = present & (times.has_offset | (times.zone != ""))
     if not zoned.any():
         stamps = _localise(times.wall, tz)

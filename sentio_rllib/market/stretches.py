@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from sentio_rllib.market.checks import PRICES, iso_minute
 from sentio_rllib.market.sessions import DAY_NS, MINUTE_NS
 
-LEAST_STEPS = 12
-"""Equal steps in a row that are no chance: of a market with a bar in half of the minutes one in 10^7 begins so."""
+LEAST_STEPS = 8
+"""Fewest equal steps in a row that count as a regular step, whatever its size."""
+CHANCE = 1e-8
+"""Largest chance that a market in which bars are missing at random takes so many equal steps at a given bar."""
 REPEATED_SHARE = 0.45
 """Share of a day's bars from which repeated ones are looked at: bars of two minutes that are filled have one half."""
 ON_GRID = 0.95
@@ -36,15 +38,18 @@ def check_steps(timestamp: NDArray[np.int64]) -> list[str]:
         return [f"the bars are {usual:,} minutes apart: bring 1-minute bars"]
     starts = np.flatnonzero(np.concatenate(([True], steps[1:] != steps[:-1])))
     lengths = np.diff(np.append(starts, steps.size))
-    regular = (lengths >= LEAST_STEPS) & (steps[starts] > 1)
+    step = np.maximum(steps[starts], 2).astype(np.float64)
+    # with a bar in a share p of the minutes a step of k has p (1 - p)^(k - 1), at most this, where p is 1 / k
+    likely = (1 - 1 / step) ** (step - 1) / step
+    regular = (steps[starts] > 1) & (lengths >= np.maximum(LEAST_STEPS, np.log(CHANCE) / np.log(likely)))
     lines = []
-    for step in np.unique(steps[starts[regular]]):
-        first = starts[regular & (steps[starts] == step)]
+    for size in np.unique(steps[starts[regular]]):
+        first = starts[regular & (steps[starts] == size)]
         last = int(first[-1] + lengths[np.searchsorted(starts, first[-1])])
         bars = int(np.sum(lengths[np.searchsorted(starts, first)])) + first.size
         lines.append(
             f"{bars:,} bars between {iso_minute(int(timestamp[first[0]]))} and {iso_minute(int(timestamp[last]))} are "
-            f"{step:,} minutes apart throughout: bring 1-minute bars of these times, or cut them from the file"
+            f"{size:,} minutes apart throughout: bring 1-minute bars of these times, or cut them from the file"
         )
     return lines
 

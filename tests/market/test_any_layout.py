@@ -71,7 +71,8 @@ def stamps_of(frame: pd.DataFrame, form: str, zone: str) -> tuple[list[str], lis
         return ["date", "time"], [local.dt.strftime("%Y%m%d").tolist(), times.tolist()]
     suffix = local.dt.strftime(ZONES[zone])
     suffix = suffix.str[:-2] if zone == "short" else suffix
-    return ["timestamp"], [(local.dt.strftime(form) + suffix + ("Z" if zone == "utc" else "")).tolist()]
+    mark = "" if zone != "utc" else " UTC" if form.endswith("%p") else "Z"
+    return ["timestamp"], [(local.dt.strftime(form) + suffix + mark).tolist()]
 
 
 def written(frame: pd.DataFrame, layout: dict[str, Any], path: Path) -> tuple[Path, str]:
@@ -109,7 +110,7 @@ def test_the_right_bars_or_a_refusal(layout: dict[str, Any], told: bool, vendor:
     with tempfile.TemporaryDirectory() as folder:
         path, columns = written(frame, layout, Path(folder) / "SPY.csv")
         options: dict[str, Any] = {"tz": "America/New_York", "calendar": "24/7", "max_missing": 1.0, "fix": False}
-        if vendor in ("ninjatrader", "histdata"):  # these say something else of the same file
+        if vendor in ("ninjatrader", "histdata", "kibot"):  # these say something else of the same file
             vendor = None
         if told:
             options |= {"columns": columns, "decimal": layout["decimal"], "skip": 1 if layout["comment"] else None}
@@ -128,5 +129,5 @@ def test_the_right_bars_or_a_refusal(layout: dict[str, Any], told: bool, vendor:
 
 def hard(layout: dict[str, Any]) -> bool:
     """Tell layouts that may be refused even so: stamps that a clock change makes double, or digits that are few."""
-    doubtful = layout["zone"] == "none" or "hhmm" in layout["form"]
+    doubtful = layout["zone"] in ("none", "name") or "hhmm" in layout["form"]
     return bool(doubtful or layout["form"] in ("%Y%m%d%H%M%S",))

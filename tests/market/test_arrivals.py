@@ -139,6 +139,13 @@ def test_an_abbreviation_that_may_be_several_is_refused(tmp_path: Path) -> None:
     assert "stamps end in 'IST', which is no zone or may be several: bring an offset such as -05:00" in line
 
 
+def test_an_offset_that_is_none_is_not_read(tmp_path: Path) -> None:
+    frame = session_frame()
+    stamps = frame["timestamp"].dt.strftime("%Y-%m-%d %H:%M:%S+25:00")
+    line = refusal(write(frame.assign(timestamp=stamps), tmp_path / "a.csv"))
+    assert "absent or unreadable (like '2025-06-02 13:30:00+25:00') in 390 of 390 rows" in line
+
+
 def test_dates_alone_are_told_to_be_daily(tmp_path: Path) -> None:
     frame = session_frame()
     path = write(frame.assign(timestamp=frame["timestamp"].dt.strftime("%Y-%m-%d")), tmp_path / "a.csv")
@@ -220,6 +227,31 @@ def test_contracts_one_after_the_other_are_several(tmp_path: Path, column: str) 
     assert "they follow each other as contracts do, and a roll is no return" in line
 
 
+def test_instruments_side_by_side_are_refused(tmp_path: Path) -> None:
+    one, other = session_frame(), session_frame().drop(columns="timestamp")
+    path = tmp_path / "a.csv"
+    pd.concat([one, other], axis=1).to_csv(path, index=False)
+    assert "2 instruments side by side (columns close, close): pass columns with the names of one" in refusal(path)
+    assert_holds(load_bars(path, columns="timestamp,open,high,low,close,volume,_,_,_,_,_")[0], one)
+
+
+def test_a_symbol_does_not_pick_twice(tmp_path: Path) -> None:
+    frames = [two_instruments("symbol").assign(publisher_id=n) for n in (2, 39)]
+    path = write(pd.concat(frames, ignore_index=True), tmp_path / "a.csv")
+    line = refusal(path, symbol="MSFT", fix=True)
+    assert "2 instruments in one file by column publisher_id: 2 (390 rows" in line
+    assert line.endswith(": keep the rows of one of them in the file")
+
+
+def test_a_symbol_in_a_column_that_is_named_by_the_user(tmp_path: Path) -> None:
+    frame = two_instruments("symbol")[["symbol", "timestamp", "open", "high", "low", "close", "volume"]]
+    path = write(frame, tmp_path / "a.csv", header=False)
+    columns = "symbol,timestamp,open,high,low,close,volume"
+    assert "2 instruments in one file by column symbol" in refusal(path, columns=columns)
+    assert load_bars(path, columns=columns, symbol="AAPL")[0].n == 390
+    assert "2 instruments in one file by column 1" in refusal(path, columns=columns.replace("symbol", "_"))
+
+
 def test_a_symbol_is_a_name_where_nothing_is_to_pick(tmp_path: Path) -> None:
     frame = session_frame().assign(symbol="AAPL.US", exchange="Q")
     bars, report = load_bars(write(frame, tmp_path / "a.csv"), symbol="AAPL")
@@ -285,6 +317,10 @@ def test_a_stretch_of_several_minutes_is_refused(tmp_path: Path, step: int) -> N
     second = frame.index // 390 == 1
     sparse = frame[~second | (frame.index % step == 0)].reset_index(drop=True)
     line = refusal(write(sparse, tmp_path / "a.feather"), max_missing=1.0)
+    hour = frame[(frame.index >= 45) | (frame.index % 5 == 0)].reset_index(drop=True)
+    assert "10 bars between 2025-06-02T13:30Z and 2025-06-02T14:15Z are 5" in refusal(
+        write(hour, tmp_path / "b.feather")
+    )
     assert "between 2025-06-03T13:30Z and 2025-06-03T" in line
     assert f"are {step} minutes apart throughout" in line
 

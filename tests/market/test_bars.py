@@ -78,7 +78,7 @@ def test_columns_by_position(tmp_path: Path) -> None:
     frame = session_frame()
     other = frame[["timestamp", "open", "close", "high", "low", "volume"]].assign(trades=1)
     path = write(other, tmp_path / "a.csv", header=False)
-    with pytest.raises(BarsError, match=r"no header line .* pass columns with the names"):
+    with pytest.raises(BarsError, match=r"there is no header line .* pass columns with the names"):
         load_bars(path)
     bars, _ = load_bars(path, columns="timestamp,open,close,high,low,volume,_")
     assert_holds(bars, frame)
