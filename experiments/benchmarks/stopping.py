@@ -36,7 +36,7 @@ from sentio_rllib.search.prepare import trial_settings
 PROGRAM = "stopping"
 CURVES = Path(__file__).parent / "results" / "stopping_curves.json"
 EDGES = {"planted": 2e-5, "weak": 6e-6, "none": 0.0}
-BARS, TRIALS, ORDERS = 120_000, 16, 2_000
+BARS, TRIALS, ORDERS = 120_000, 10, 2_000
 GRACE, FACTOR = 3, 3
 """Evaluations before the first rung, and of how many one passes; as in the configuration."""
 
