@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print_comparison(found, summary["evidence"])
     print(f"written to {config.folder / COMPARISON}")
-    finished = summary["state"] != "interrupted"
+    finished = summary["state"] not in {"interrupted", "failed"}
     return 0 if finished and summary["trials"]["total"] > summary["trials"]["failed"] else 1
 
 

@@ -92,10 +92,11 @@ def market_of(config: SweepConfig, symbol: str) -> str:
 
 def _without_champion(selected: Selected) -> Findings:
     if selected.state == "failed":
-        judgement = nothing_judged("no trial was trained without a fault, which says nothing of the market")
+        judgement = nothing_judged("what trials failed of says nothing of the market")
+    elif not selected.scored:
+        judgement = nothing_judged("no trial was scored")
     else:
-        scored = "no trading: no scored trial's median member trades"
-        judgement = no_champion(scored if selected.scored else "no trial was scored")
+        judgement = no_champion("no trading: no scored trial's median member trades")
     evidence = {**dict.fromkeys(_FIGURES), **judgement.summary()}
     evidence |= {"n_trials": selected.looks, "ledger": selected.counts}
     summary = {"evidence": evidence, **dict.fromkeys(("cv", "holdout", "targets", "stress"))}

@@ -49,7 +49,7 @@ class Selected:
     best
         The selected trial; None where none is eligible.
     scored
-        Whether any trial was.
+        Whether any trial was that did not fail.
     looks
         How many looks at these bars the ledger knows, this sweep's included.
     counts
@@ -94,18 +94,22 @@ def select(sweep: Context, searched: Searched) -> Selected:
     shut = "arms are compared, no champion is chosen" if config.search.arms else ""
     if not shut and state not in FINAL:
         shut = "the search is not over"
-    return Selected(state, deflated, bool(series), looks.nominal, counts, examiner, shut)
+    scored = any(outcome.best for outcome in outcomes if outcome.state != "failed")
+    return Selected(state, deflated, scored, looks.nominal, counts, examiner, shut)
 
 
 def state_of(config: SweepConfig, outcomes: Sequence[Outcome], best: Outcome | None, course: SearchCourse) -> str:
     """Return the state of a sweep after its search, as its summary tells it."""
     if course.interrupted:
         return "interrupted"
-    failed = any(outcome.state == "failed" for outcome in outcomes)
-    if failed and not any(outcome.best for outcome in outcomes if outcome.state != "failed"):
+    sound = [outcome for outcome in outcomes if outcome.state != "failed"]
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if failed and not sound:
         return "failed"
-    if not any(outcome.env_steps >= config.search.grace_steps for outcome in outcomes):
+    if not any(outcome.env_steps >= config.search.grace_steps for outcome in sound):
         return "budget too short"
     if best is None:
+        if any(outcome.best and outcome.best["validation_trades"] > 0 for outcome in failed):
+            return "failed"  # those that trade are lost to a fault, so that none trades is no finding
         return "no trading"
     return "completed" if course.remaining == 0 else "time budget"

@@ -29,7 +29,7 @@ _STATES = {
     "opened, another champion then needs --reopen-holdout and supports nothing.",
     "budget too short": "No trial passed the grace period: raise search.minutes or lower search.grace_steps.",
     "no trading": "No champion: no scored trial's median member trades. That is the result.",
-    "failed": "Every trial failed, which says nothing of the market. Mend the cause, then go on with --resume.",
+    "failed": "What trials failed of says nothing of the market. Mend the cause, then start anew under another --name.",
 }
 
 

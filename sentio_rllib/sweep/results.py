@@ -44,9 +44,12 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     best = summary["best"]
     if summary["state"] == "failed":
         console.print(
-            "no verdict: every trial failed, which says nothing of the market; mend the cause, then go on with "
-            f"--resume or start anew; report: {folder / 'report.html'}"
+            "no verdict: what trials failed of says nothing of the market; mend the cause, then start anew under "
+            f"another --name; report: {folder / 'report.html'}"
         )
+        return
+    if best is None and summary["evidence"]["verdict"] == "no verdict":
+        console.print(f"no verdict: {'; '.join(summary['evidence']['reasons'])}; report: {folder / 'report.html'}")
         return
     if best is None:
         console.print("no champion: no scored trial's median member trades. That is the result; see the leaderboard")

@@ -347,7 +347,7 @@ class TestStates:
     def test_no_trial_was_scored(self, tmp_path: Path) -> None:
         page = write_report(write_unscored(tmp_path / "s")).read_text()
         text = section(page, "verdict")
-        assert "no verdict Every trial failed, which says nothing of the market." in text
+        assert "no verdict What trials failed of says nothing of the market." in text
         assert "not supported" not in text
         assert "Not measured: there is no champion." in text
         assert "Nothing is told of a holdout: no champion" in text

@@ -143,7 +143,7 @@ def test_where_every_trial_fails_there_is_no_verdict(
     assert summary["evidence"]["verdict"] == "no verdict"
     told = " ".join(capsys.readouterr().out.split())
     assert "failed (2 trials, the first is trial_0000): FileNotFoundError" in told
-    assert "no verdict: every trial failed, which says nothing of the market" in told
+    assert "no verdict: what trials failed of says nothing of the market" in told
     assert "That is the result" not in told
     page = (config.folder / "report.html").read_text()
     assert "2 failed: FileNotFoundError" in page
