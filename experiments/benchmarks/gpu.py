@@ -16,7 +16,6 @@ from typing import Any
 
 import common
 import markets
-import numpy as np
 import torch
 
 from sentio_rllib.market.tape import TapeTensors
@@ -122,7 +121,7 @@ def settings_of(found: markets.Market, members: int, args: Any, precision: Preci
 
 
 def agreement(found: markets.Market, args: Any, device: str) -> dict[str, float]:
-    """Return the largest relative differences of a rollout's columns and of the weights after its update.
+    """Return the relative differences of a rollout's columns, and of what its update changes of the weights.
 
     Networks, noise and starts are the same; both run in float32, without TF32.
     """
@@ -131,6 +130,7 @@ def agreement(found: markets.Market, args: Any, device: str) -> dict[str, float]
     settings = replace(settings, ppo=ppo)
     loops = [Loop(found.tape.tensors(where), settings) for where in ("cpu", device)]
     loops[1].network.load_state_dict(loops[0].network.state_dict())
+    before = weights_of(loops[0])
     columns = [loop.rollout() for loop in loops]
     same = {key: columns[0][key] == columns[1][key].cpu() for key in ("bar", "actions", "action_mask")}
     figures = {f"{key}_unequal": float((~equal).double().mean()) for key, equal in same.items()}
@@ -138,14 +138,20 @@ def agreement(found: markets.Market, args: Any, device: str) -> dict[str, float]
         figures[key] = _apart(columns[0][key], columns[1][key])
     for loop, each in zip(loops, columns, strict=True):
         loop.update(each)
-    weights = [torch.cat([each.detach().cpu().flatten() for each in loop.network.parameters()]) for loop in loops]
-    return figures | {"weights": _apart(*weights)}
+    return figures | {"update": _apart(*(weights_of(loop) - before for loop in loops))}
+
+
+def weights_of(loop: Loop) -> torch.Tensor:
+    """Return all weights in one row, on the CPU."""
+    return torch.cat([each.detach().cpu().flatten() for each in loop.network.parameters()])
 
 
 def _apart(reference: torch.Tensor, other: torch.Tensor) -> float:
-    """Norm of the difference over the norm of the reference."""
+    """Norm of the difference over the norm of the reference; infinite where they are not finite in the same places."""
     reference, other = reference.double().cpu(), other.double().cpu()
     finite = reference.isfinite()
+    if not torch.equal(finite, other.isfinite()):
+        return float("inf")
     return float((other - reference)[finite].norm() / reference[finite].norm().clamp(min=1e-12))
 
 
@@ -216,7 +222,7 @@ def measure(
         "update": clock.seconds(lambda: loop.update(columns), args.times),
         "evaluation": evaluation,
     }
-    every = settings.evaluate_every // settings.rows_per_iteration
+    every = -(-settings.evaluate_every // settings.rows_per_iteration)  # iterations between two evaluations
     training = every * (seconds["rollout"] + seconds["update"])
     steps = settings.ppo.rollout_steps
     figures: dict[str, Any] = {
@@ -290,7 +296,7 @@ def main() -> None:
         for each in stacks[str(members)].values():
             print(told(members, each), flush=True)
         print(common.write_result(PROGRAM, figures, args.out), flush=True)
-    floors = {f"{AGREE} less the largest difference from a CPU": (AGREE - float(np.max(list(apart.values()))), 0.0)}
+    floors = {f"{AGREE} less the largest difference from a CPU": (AGREE - max(apart.values()), 0.0)}
     if args.device.startswith("cuda"):
         speeds = [each["decisions_per_s"] for each in stacks.get(str(args.members[-1]), {}).values()]
         for key, goal in GOALS.items():

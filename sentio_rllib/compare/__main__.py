@@ -47,8 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print_comparison(found, summary["evidence"])
     print(f"written to {config.folder / COMPARISON}")
-    finished = summary["state"] not in {"interrupted", "failed"}
-    return 0 if finished and summary["trials"]["total"] > summary["trials"]["failed"] else 1
+    return 0 if summary["state"] not in {"interrupted", "failed"} and summary["trials"]["total"] else 1
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ _ENTRIES = (("search", "space"), ("search", "arms"))
 """Mappings with keys of their own, which may hold dots."""
 TEXTS = ("name", "storage_path", "data.path", "data.symbol", "data.tz", "data.calendar", "evidence.ledger")
 """Keys that hold any text, of which ``--set`` takes the value as it stands."""
+_NULLS = ("null", "Null", "NULL", "~")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Set ``key=value`` pairs in `raw`, in their order; return a line for each that cannot be.
 
     The value is YAML; of a key that holds text it is taken as it stands, since a name may look like a date and a path
-    may hold ``#`` or ``: ``, unless it is in quotes or ``null``. Under ``search.space`` the rest of the key is one
+    may hold ``#`` or ``: ``, unless it is in quotes or YAML's null. Under ``search.space`` the rest of the key is one
     searched key, under ``search.arms`` one arm's name; ``null`` takes it out.
     """
     mistakes = []
@@ -100,6 +101,9 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
         except ValueError as error:
             mistakes.append(f"--set {override}: {error}")
             continue
+        if value is None and text.strip() not in ("", *_NULLS):
+            mistakes.append(f"--set {override}: is a comment in YAML, so nothing is set; write the value in quotes")
+            continue
         reason = _put(raw, key, value)
         if reason:
             mistakes.append(f"--set {override}: {reason}")
@@ -107,7 +111,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
 
 
 def _is_plain(text: str) -> bool:
-    return bool(text) and text != "null" and text[0] not in "\"'"
+    return bool(text) and text not in _NULLS and text[0] not in "\"'"
 
 
 def _put(raw: dict[str, Any], key: str, value: Any) -> str | None:

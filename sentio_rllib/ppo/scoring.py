@@ -79,12 +79,8 @@ class Scorer:
         self.evaluator = BlockEvaluator(
             tape, settings.rules, blocks, **shared, regimes=regimes, phases=settings.phases, beside=stretches
         )
-        self._hold = self._held(tape) if self._timed else None
+        self._hold = self._held(tape) if settings.score == "timing" else None
         self._coverage = coverage(settings.folds)
-
-    @property
-    def _timed(self) -> bool:
-        return self.settings.score == "timing"
 
     def _held(self, tape: TapeTensors) -> _Held:
         """Buy-and-hold of each fold, without a stop."""

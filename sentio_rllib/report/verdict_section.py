@@ -49,8 +49,6 @@ def _verdict(sweep: Sweep) -> list[Block]:
         return [Badge(f"no verdict: {_NO_CHAMPION['evidence' in sweep.summary]}", "unknown"), *told]
     verdict = str(evidence.get("verdict", "no verdict"))
     claim = str(evidence.get("claim") or verdict)
-    if sweep.get("state") == "failed":  # older sweeps called that "not supported"
-        verdict = claim = "no verdict"
     blocks: list[Block] = [Badge(claim, _TONES.get(verdict, "unknown")), *told]
     reasons = [str(reason) for reason in evidence.get("reasons") or []]
     return [*blocks, Bullets(reasons or ["No reasons were written down."])]

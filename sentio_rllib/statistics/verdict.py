@@ -112,7 +112,7 @@ def no_champion(why: str) -> Judgement:
 
 
 def nothing_judged(why: str) -> Judgement:
-    """Return what stands where a verdict would, of a sweep that failed for technical reasons."""
+    """Return what stands where a verdict would, of a sweep that shows nothing of the market either way."""
     return Judgement("no verdict", (why,), (), "no verdict")
 
 

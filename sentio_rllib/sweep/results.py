@@ -42,14 +42,10 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     for failure in summary["failures"]:
         console.print(failure_line(failure), markup=False)
     best = summary["best"]
-    if summary["state"] == "failed":
-        console.print(
-            "no verdict: what trials failed of says nothing of the market; mend the cause, then start anew under "
-            f"another --name; report: {folder / 'report.html'}"
-        )
-        return
     if best is None and summary["evidence"]["verdict"] == "no verdict":
-        console.print(f"no verdict: {'; '.join(summary['evidence']['reasons'])}; report: {folder / 'report.html'}")
+        why = list(summary["evidence"]["reasons"])
+        why += ["mend the cause, then start anew under another --name"] if summary["state"] == "failed" else []
+        console.print(f"no verdict: {'; '.join(why)}; report: {folder / 'report.html'}")
         return
     if best is None:
         console.print("no champion: no scored trial's median member trades. That is the result; see the leaderboard")

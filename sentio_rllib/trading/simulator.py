@@ -326,7 +326,7 @@ class Simulator:
         if self.device.type != "cpu":
             return False
         highest = torch.maximum(path.amax(0), self.peak)
-        return not bool((path.amin(0) <= highest.mul_(1.0 - self.rules.max_drawdown)).any())
+        return bool((path.amin(0) > highest.mul_(1.0 - self.rules.max_drawdown)).all())
 
     def _first_breach(self, path: torch.Tensor) -> torch.Tensor:
         """Bar of the first mark, counted from 0, that lies `max_drawdown` below the peak before it; I: none."""

@@ -16,7 +16,7 @@ from sentio_rllib.errors import ConfigError
 from sentio_rllib.train.output import output_of
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-ANSWERS = {"~/x": "/home/somebody/x", "~": "/home/somebody", "x~/y": "x~/y", "./~": "./~"}
+ANSWERS = {"~/x": "/home/somebody/x", "~/": "/home/somebody", "x~/y": "x~/y", "./~": "./~"}
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +75,14 @@ def test_a_name_may_look_like_a_date_or_a_number() -> None:
 
 def test_quotes_and_null_keep_their_meaning() -> None:
     assert load_config(QUICKSTART, ['data.path="a b"', "name='x'"]).data.path == "a b"
-    assert load_config(QUICKSTART, ["data.path=x", "data.path=null"]).data.path is None
+    for nothing in ("null", "Null", "NULL", "~", " null ", ""):
+        assert load_config(QUICKSTART, ["data.path=x", f"data.path={nothing}"]).data.path is None
+
+
+def test_a_comment_is_no_value() -> None:
+    with pytest.raises(ConfigError, match=r"^--set data.skip=#: is a comment in YAML, so nothing is set; write"):
+        load_config(QUICKSTART, ["data.skip=#"])
+    assert load_config(QUICKSTART, ["data.skip='#'"]).data.skip == "#"
 
 
 def test_every_key_that_holds_any_text_is_known() -> None:

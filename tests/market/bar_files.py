@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from sentio_rllib.errors import BarsError
+from sentio_rllib.market.bars import load_bars
 from sentio_rllib.market.ohlcv import Bars
 
+NEW_YORK = "America/New_York"
+CLOCK: dict[str, Any] = {"calendar": "24/7", "max_missing": 1.0}
 REAL = Path(__file__).parents[2] / "../shared/data"
 needs_real_bars = pytest.mark.skipif(
     not REAL.is_dir(), reason="the real bars of ../shared/data are not distributed with the project"
@@ -62,3 +67,17 @@ def assert_holds(bars: Bars, frame: pd.DataFrame) -> None:
         column = getattr(bars, name)
         assert column.dtype == np.float64
         np.testing.assert_array_equal(column, frame[name].to_numpy())
+
+
+def refusal(path: Path, **options: Any) -> str:
+    """The one line that refuses the file."""
+    with pytest.raises(BarsError) as caught:
+        load_bars(path, **options)
+    [line] = caught.value.lines
+    return line
+
+
+def text(path: Path, content: str) -> Path:
+    """Write a file of text."""
+    path.write_text(content)
+    return path

@@ -199,4 +199,4 @@ def test_an_option_wins_over_the_vendor(tmp_path: Path) -> None:
 
 def test_a_vendor_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(BarsError, match="vendor 'bloomberg' is unknown: pass polygon, massive, alpaca"):
-        load_bars(tmp_path / "a.csv", vendor="bloomberg")  # type: ignore[arg-type]
+        load_bars(tmp_path / "a.csv", vendor="bloomberg")  # type: ignore[arg-type]  # a vendor that is none

@@ -84,7 +84,7 @@ def write_unscored(folder: Path, *, state: str = "failed", trials: int = 2) -> P
     summary = _summary(made, None, name="unscored", folds=2, state=state, arms=False)
     summary |= dict.fromkeys(("cv", "holdout", "targets", "stress"))
     summary["evidence"] = {
-        "verdict": "not supported",
+        "verdict": "no verdict",
         "reasons": ["no trial was scored"],
         "checks": [],
         "n_trials": 1,
